@@ -1,0 +1,1 @@
+"""jattn: attention mechanisms as pure functions."""

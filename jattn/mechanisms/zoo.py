@@ -1,0 +1,59 @@
+"""The register of mechanisms: `names()`, `info(name)`, `make(name, ...)`."""
+
+import difflib
+import inspect
+
+from jattn.mechanisms.mixer import Mechanism, Mixer
+
+# A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
+MEMBERS: tuple[Mechanism, ...] = ()
+
+_BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all mechanisms, sorted by family and name."""
+    return tuple(m.name for m in sorted(MEMBERS, key=lambda m: (m.family, m.name)))
+
+
+def info(name: str) -> Mechanism:
+    """The card of one mechanism.
+
+    Raises:
+        ValueError: no mechanism has that name; the message suggests near ones.
+    """
+    if name not in _BY_NAME:
+        near = difflib.get_close_matches(name, _BY_NAME, n=3) or sorted(_BY_NAME)
+        raise ValueError(f"mechanism: no {name!r} in the zoo; did you mean {', '.join(near)}?")
+    return _BY_NAME[name]
+
+
+def make(name: str, *, dim: int, heads: int, causal: bool = False, **options) -> Mixer:
+    """Makes the `(init, apply)` pair of a mechanism.
+
+    Args:
+        name: one of `names()`.
+        dim: model dimension m of the tokens it mixes.
+        heads: number of query heads.
+        causal: whether token t may depend on tokens <= t only.
+        **options: the mechanism's own options; see its maker's docstring.
+
+    Returns:
+        A `Mixer`.
+
+    Raises:
+        ValueError: an unknown name or option, or a size that does not fit.
+    """
+    mechanism = info(name)
+    known = inspect.signature(mechanism.make).parameters
+    for option in options:
+        if option not in known:
+            own = [p for p in known if p not in ("dim", "heads", "causal")]
+            raise ValueError(
+                f"{name}: unknown option {option!r}; it has {', '.join(own) or 'none'}"
+            )
+    if causal and not mechanism.causal:
+        raise ValueError(f"causal: {name} has no causal form; pass causal=False")
+    if not causal and not mechanism.bidirectional:
+        raise ValueError(f"causal: {name} has only a causal form; pass causal=True")
+    return mechanism.make(dim=dim, heads=heads, causal=causal, **options)

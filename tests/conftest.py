@@ -1,0 +1,33 @@
+"""Shared test set-up: runtime shape checks, a compilation cache, eight simulated devices."""
+
+import os
+
+# Before jax is imported: eight CPU devices, for the tests of parallel training.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook(["jattn", "tests", "experiments"], "beartype.beartype")
+
+CACHE = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".jax_cache")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def plain_checks():
+    """Switches the jaxtyping check off, so that a test meets the error a user would meet."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def x64():
+    """Runs a test in double precision."""
+    with jax.enable_x64(True):
+        yield
