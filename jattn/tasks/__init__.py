@@ -1,0 +1,1 @@
+"""Samplers, as pure functions of a PRNG key, and loaders of real data."""

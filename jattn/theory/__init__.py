@@ -1,0 +1,1 @@
+"""What the papers prove, as plain functions: closed forms, estimators, reduced dynamics."""
