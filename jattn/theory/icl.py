@@ -59,7 +59,9 @@ def best_output(
 def single_head_optimum(
     *, dim: int, length: int, noise_variance: float
 ) -> tuple[float, float, float]:
-    """`(omega, mu, risk)` of one head: `1/sqrt(d)`, `sqrt(d)/(1 + e d c)`, `1 + s2 - 1/(1 + e d c)`.
+    """`(omega, mu, risk)` of one head at its best.
+
+    `1/sqrt(d)`, `sqrt(d) / (1 + e d c)` and `1 + s2 - 1 / (1 + e d c)`.
 
     Example:
         >>> [round(v, 3) for v in single_head_optimum(dim=5, length=40, noise_variance=0.1)]
@@ -115,8 +117,8 @@ def gradient_descent_risk(eta, *, dim: int, length, noise_variance: float):
 def debiased_gradient_descent_risk(eta, *, dim: int, length, noise_variance: float):
     """Exact risk of the debiased step `(eta/L) sum_l y_l <x_l - mean(x), x_q>`. (derived)
 
-    With n = L - 1: `1 + s2 - 2 eta n/L + eta^2 n (n + d + 1 + d s2) / L^2`. This is also the risk of
-    the two-head softmax model used at length L: its weights sum to one at every length.
+    With n = L - 1: `1 + s2 - 2 eta n/L + eta^2 n (n + d + 1 + d s2) / L^2`. This is also the risk
+    of the two-head softmax model used at length L: its weights sum to one at every length.
 
     Example:
         >>> eta = effective_step(dim=5, length=40, noise_variance=0.1)
@@ -147,7 +149,7 @@ def linear_attention_risk(eta, *, dim: int, train_length: int, length, noise_var
 def bayes_risk_limit(ratio: float, noise_variance: float) -> float:
     """Bayes risk (ridge, lambda = d s2) as d, L -> infinity with d / L -> `ratio` (xi).
 
-        ( s2 + (xi-1)/xi + sqrt( 4 s2 + (s2 + (1-xi)/xi)^2 ) ) / 2
+    ( s2 + (xi-1)/xi + sqrt( 4 s2 + (s2 + (1-xi)/xi)^2 ) ) / 2
     """
     gap = (1 - ratio) / ratio
     root = (4 * noise_variance + (noise_variance + gap) ** 2) ** 0.5
@@ -175,7 +177,7 @@ def bayes_ratio_bound(ratio: float, noise_variance: float) -> float:
 def preconditioner(
     covariance: Float[np.ndarray, "d d"], *, length: int, noise_variance: float
 ) -> Float[np.ndarray, "d d"]:
-    """The gain `sum_h mu_h KQ_h` of trained heads for inputs N(0, Sigma), beta ~ N(0, I/d). (derived)
+    """The gain `sum_h mu_h KQ_h` of trained heads for inputs N(0, Sigma). (derived)
 
         W* = ( Sigma + (tr Sigma + d s2)/L I )^-1,
 

@@ -100,8 +100,8 @@ def activation_weights(
     """Makes the map from scores to attention weights over the last axis.
 
     Args:
-        activation: `"softmax"`; `"linear"`: `s / train_length`, a fixed number, which is what breaks
-            length generalisation; otherwise `f(s) / sum f(s)` with f = `1 + C s` (`"affine"`),
+        activation: `"softmax"`; `"linear"`: `s / train_length`, a fixed number, which is what
+            breaks length generalisation; otherwise `f(s) / sum f(s)` with f = `1 + C s` (`"affine"`),
             `(1 + C s)^2` (`"square"`) or `1 + tanh(C s)` (`"tanh"`). These may be negative and are
             not clipped.
         strength: C.

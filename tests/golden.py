@@ -1,0 +1,123 @@
+"""Golden vectors: outputs of authors' or other trusted implementations, run through jattn.
+
+A case is a `.json` (family, mechanism, options, semantics) with an `.npz` of the same name where
+it has large arrays. An adapter maps the case's inputs and options onto jattn and returns outputs
+under the names the case gives them.
+
+    python -m tests.golden DIR...
+
+prints one line a case and exits with 1 if any fails.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tests.adapters import theory
+
+HERE = Path(__file__).parent / "data" / "golden"
+DEFAULT_TOLERANCE = 2e-5
+
+
+class Case(NamedTuple):
+    """A loaded case: its json, and its arrays by name."""
+
+    info: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+# (family, mechanism) -> adapter(case) -> outputs named as in the case.
+ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    **theory.ADAPTERS,
+}
+
+
+def load(path: str | Path) -> Case:
+    """Reads a case from its `.json` and the `.npz` beside it."""
+    path = Path(path)
+    arrays = {}
+    if path.with_suffix(".npz").exists():
+        with np.load(path.with_suffix(".npz")) as stored:
+            arrays = dict(stored)
+    return Case(json.loads(path.read_text()), arrays)
+
+
+def run_case(path: str | Path) -> Mapping[str, Any]:
+    """Runs jattn on a case's inputs and returns its outputs (and gradients) by name.
+
+    Raises:
+        KeyError: no adapter for the case's mechanism.
+    """
+    case = load(path)
+    return ADAPTERS[case.info["family"], case.info["mechanism"]](case)
+
+
+def errors(case: Case, outputs: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """`{name: (max abs error, the same divided by the reference's largest magnitude)}`."""
+    flat: dict[str, tuple[float, float]] = {}
+
+    def compare(name: str, got: Any, expected: Any) -> None:
+        if isinstance(got, Mapping):
+            for inner, value in got.items():
+                compare(f"{name}.{inner}", value, expected[inner])
+            return
+        got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+        if got.shape != expected.shape:
+            raise ValueError(f"{name}: expected shape {expected.shape}, got {got.shape}")
+        # Equal infinities agree; any other non-finite value is an infinite error.
+        with np.errstate(invalid="ignore"):
+            gap = np.where(got == expected, 0.0, np.abs(got - expected))
+        absolute = float(np.max(np.nan_to_num(gap, nan=np.inf), initial=0.0))
+        finite = np.abs(expected[np.isfinite(expected)])
+        flat[name] = absolute, absolute / max(float(np.max(finite, initial=0.0)), 1e-12)
+
+    for name, value in outputs.items():
+        compare(name, value, case.arrays[name] if name in case.arrays else case.info[name])
+    return flat
+
+
+def tolerance(case: Case) -> float:
+    """The case's own tolerance if it states one, else the default for float32."""
+    stated = re.match(r"\s*([0-9.]+e?-?[0-9]*)", str(case.info.get("tolerance", "")))
+    return float(stated[1]) if stated else DEFAULT_TOLERANCE
+
+
+def passes(case: Case, outputs: Mapping[str, Any]) -> bool:
+    """Whether every output is within tolerance, absolute or relative to its largest magnitude."""
+    return all(min(pair) <= tolerance(case) for pair in errors(case, outputs).values())
+
+
+def main(folders: list[str]) -> int:
+    """Runs every case under the folders; see the module's docstring."""
+    if not folders:
+        print("usage: python -m tests.golden DIR...", file=sys.stderr)
+        return 2
+    paths = sorted(path for folder in folders for path in Path(folder).rglob("*.json"))
+    if not paths:
+        print(f"golden: no cases (*.json) under {', '.join(folders)}", file=sys.stderr)
+        return 2
+    failed = 0
+    for path in paths:
+        case = load(path)
+        if (case.info.get("family"), case.info.get("mechanism")) not in ADAPTERS:
+            print(f"{path.stem:44} {'':9} {'':9} no adapter")
+            continue
+        try:
+            outputs = run_case(path)
+            worst = np.max(list(errors(case, outputs).values()), axis=0)
+            ok = passes(case, outputs)
+            line = f"{worst[0]:9.2e} {worst[1]:9.2e} {'pass' if ok else 'FAIL'}"
+        except Exception as error:  # a case that cannot run is a failed case, not a stop
+            ok, line = False, f"{'':9} {'':9} FAIL {type(error).__name__}: {error}"
+        failed += not ok
+        print(f"{path.stem:44} {line}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
