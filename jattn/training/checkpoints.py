@@ -1,0 +1,158 @@
+"""Checkpoints of one fit (orbax): written in the background, checked when read."""
+
+import contextlib
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree, UInt32
+
+from jattn.training.errors import UsageError
+from jattn.training.parallel import to_host
+
+KEPT = 3  # newest checkpoints kept, beside the one with the lowest loss
+
+
+@jax.jit
+def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
+    """Sums the bits of each leaf as unsigned integers, modulo 2^32.
+
+    An integer sum does not depend on its order, so it is the same for any placement of the arrays;
+    any change of a single bit changes it.
+    """
+
+    def bits(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
+        size = min(leaf.dtype.itemsize, 4)  # eight-byte leaves are read as pairs
+        words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * size}"))
+        return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jnp.stack([bits(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+class Checkpoints:
+    """The checkpoints of one fit, in one folder.
+
+    Args:
+        directory: the folder; made if missing.
+        settings: what must be equal for a checkpoint to be one of this fit.
+        note: called with a line of text where something is worth saying.
+    """
+
+    def __init__(self, directory: Path, settings: dict[str, Any], note: Callable[[str], None]):
+        # Imported here: it takes most of a second, and most of the library does not need it.
+        import orbax.checkpoint as ocp
+
+        self._ocp, self._directory, self._settings, self._note = ocp, directory, settings, note
+        policies = ocp.checkpoint_managers
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(KEPT),
+                    policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+        with self._errors():
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
+        """Restores the newest checkpoint that is whole.
+
+        Args:
+            like: the state's `ShapeDtypeStruct`s, with the shardings wanted.
+
+        Returns:
+            The step and the state, or None if there is no checkpoint yet.
+
+        Raises:
+            UsageError: there are checkpoints but none can be read, or they are of another fit.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return step, self._read(step, like)
+            except UsageError:
+                raise
+            except Exception as error:  # orbax and tensorstore raise many kinds
+                reason = str(error).strip().splitlines()[0][:120] if str(error) else repr(error)
+                self._note(
+                    f"warning: checkpoint {self._directory.name}/{step} is damaged ({reason}); "
+                    "trying the one before"
+                )
+        if steps:
+            raise UsageError(
+                f"{self._directory}: none of its {len(steps)} checkpoints can be read; move the "
+                "folder away to train this fit from the start"
+            )
+        return None
+
+    def _read(self, step: int, like: PyTree) -> PyTree:
+        args = self._ocp.args
+        stored = self._manager.restore(step, args=args.Composite(settings=args.JsonRestore()))
+        for field, value in self._settings.items():
+            if stored["settings"].get(field) != value:
+                raise UsageError(
+                    f"{self._directory}: its checkpoints were made with "
+                    f"{field}={stored['settings'].get(field)}, now {field}={value}; use another "
+                    "workdir, or move the folder away to train this fit from the start"
+                )
+        state = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(like)))[
+            "state"
+        ]
+        if np.asarray(to_host(checksum(state))).tolist() != stored["settings"]["checksum"]:
+            raise ValueError("its checksum differs")
+        return state
+
+    def save(self, step: int, state: PyTree, loss: float) -> None:
+        """Starts to save; the arrays may be given up as soon as this returns.
+
+        Raises:
+            UsageError: the disk is full. Earlier checkpoints are left as they were.
+        """
+        args = self._ocp.args
+        settings = {**self._settings, "checksum": to_host(checksum(state)).tolist()}
+        # On a CPU the background writer may still read the very buffers of `state`, which the next
+        # dispatch overwrites.
+        state = jax.tree.map(jnp.copy, state)
+        with self._errors():
+            self._manager.save(
+                step,
+                args=args.Composite(
+                    state=args.StandardSave(state), settings=args.JsonSave(settings)
+                ),
+                metrics={"loss": float(loss)},
+            )
+
+    def wait(self) -> None:
+        """Waits until what was started is written."""
+        with self._errors():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees the background threads."""
+        with self._errors():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _errors(self):
+        try:
+            yield
+        except Exception as error:
+            full = getattr(error, "errno", None) == errno.ENOSPC or any(
+                words in str(error) for words in ("No space left", "ENOSPC")
+            )
+            if full:
+                raise UsageError(
+                    f"{self._directory}: no space left on the disk; earlier checkpoints are "
+                    "intact. Free some space and run the same command to go on"
+                ) from error
+            raise

@@ -1,0 +1,58 @@
+"""Numbers over time: one JSON line each in `metrics.jsonl`, and TensorBoard events."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Metrics:
+    """Appends to `metrics.jsonl` and to TensorBoard events in the same folder.
+
+    A run that resumes works out again what it noted after its last checkpoint. A line that is
+    there already is therefore not written twice, so the file is the same as if the run had never
+    stopped; for that, lines hold no clock.
+
+    Args:
+        workdir: the folder, which exists.
+    """
+
+    def __init__(self, workdir: Path):
+        self._workdir, self._events = workdir, None
+        path = workdir / "metrics.jsonl"
+        text = path.read_bytes() if path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        self._known = {_identity(json.loads(line)) for line in whole.splitlines()}
+        self._file = path.open("ab")
+        self._file.truncate(len(whole))  # a kill may have left half a line
+
+    def log(self, step: int, name: str, scalars: Mapping[str, float]) -> None:
+        """Notes scalars of `name` at `step`; numbers that are not finite become null."""
+        numbers = {field: float(value) for field, value in scalars.items()}
+        line = {"step": int(step), "name": name} | {
+            field: value if math.isfinite(value) else None for field, value in numbers.items()
+        }
+        if _identity(line) in self._known:
+            return
+        self._known.add(_identity(line))
+        self._file.write(json.dumps(line).encode() + b"\n")
+        if self._events is None:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(self._workdir))
+        for field, value in numbers.items():
+            self._events.add_scalar(f"{name}/{field}", value, step)
+
+    def flush(self) -> None:
+        """Hands what was noted to the operating system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _identity(line: Mapping) -> tuple:
+    return (line["step"], line["name"], *sorted(set(line) - {"step", "name"}))
