@@ -3,10 +3,10 @@
     python -m experiments.in_context_regression --config=configs/in_context_regression.py:small \\
         --workdir=runs/in_context_regression
 
-A multi-head softmax layer is trained from random weights on fresh regression prompts (d = 5, L = 40,
-noise variance 0.1). Its key-query circuits become multiples of the identity, its output-value
-circuits read the label only, heads pair up with opposite signs, and the layer computes one step of
-*debiased* gradient descent (risk 0.2429), at every prompt length.
+A multi-head softmax layer is trained from random weights on fresh regression prompts (d = 5,
+L = 40, noise variance 0.1). Its key-query circuits become multiples of the identity, its
+output-value circuits read the label only, heads pair up with opposite signs, and the layer computes
+one step of *debiased* gradient descent (risk 0.2429), at every prompt length.
 
 Presets (time on 2 CPU cores):
     small   5k steps, 6 seeds: the core claims. About 2 minutes.

@@ -29,7 +29,7 @@ def active_heads(mu: Float[np.ndarray, "*batch h"]) -> Bool[np.ndarray, "*batch 
     return size > ACTIVE * size.max(-1, keepdims=True)
 
 
-def has_both_signs(mu: Float[np.ndarray, "*batch h"]) -> Bool[np.ndarray, "*batch"]:
+def has_both_signs(mu: Float[np.ndarray, "*batch h"]) -> Bool[np.ndarray, "*batch"] | np.bool:
     """Whether active heads include a positive and a negative one: the run found the pair."""
     active = active_heads(mu)
     return (active & (mu > 0)).any(-1) & (active & (mu < 0)).any(-1)
@@ -91,7 +91,7 @@ def gain(
     output_value: Float[np.ndarray, "*batch h n D"],
     dim: int,
 ):
-    """`sum_h mu_{h,n} KQ_h[:d, :d]`: the matrix by which response n preconditions, `[..., n, d, d]`."""
+    """The matrix by which response n preconditions, `sum_h mu_{h,n} KQ_h[:d, :d]`."""
     return np.einsum(
         "...hn,...hij->...nij", output_scale(output_value, dim), key_query[..., :dim, :dim]
     )

@@ -101,9 +101,9 @@ def activation_weights(
 
     Args:
         activation: `"softmax"`; `"linear"`: `s / train_length`, a fixed number, which is what
-            breaks length generalisation; otherwise `f(s) / sum f(s)` with f = `1 + C s` (`"affine"`),
-            `(1 + C s)^2` (`"square"`) or `1 + tanh(C s)` (`"tanh"`). These may be negative and are
-            not clipped.
+            breaks length generalisation; otherwise `f(s) / sum f(s)` with f = `1 + C s`
+            (`"affine"`), `(1 + C s)^2` (`"square"`) or `1 + tanh(C s)` (`"tanh"`). These may be
+            negative and are not clipped.
         strength: C.
         train_length: L of linear attention.
 

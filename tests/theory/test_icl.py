@@ -1,5 +1,7 @@
 """Closed forms against Monte Carlo, finite differences and their own limits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jattn.tasks.linear_regression import linear_regression, toeplitz_covariance
 from jattn.theory import icl, icl_estimators, icl_flow
 from jattn.theory import in_context_attention as ica
 
-PROBLEM = dict(dim=5, length=40, noise_variance=0.1)
+PROBLEM: dict[str, Any] = dict(dim=5, length=40, noise_variance=0.1)
 
 
 def prompts(count, seed=0, **sampler):
@@ -89,7 +91,7 @@ def test_ridge_with_the_prior_beats_other_penalties(many):
         p: monte_carlo_risk(lambda q, p=p: icl_estimators.ridge(q, p), few)
         for p in (0.05, 0.5, 5.0)
     }
-    assert min(risks, key=risks.get) == 0.5
+    assert min(risks, key=lambda penalty: risks[penalty]) == 0.5
 
 
 def test_preconditioner_is_best_and_reduces_to_the_step():
@@ -117,7 +119,7 @@ def test_preconditioner_is_best_and_reduces_to_the_step():
 
 def test_multitask_forms_reduce_to_one_task():
     tasks = [tuple(range(5))]
-    common = dict(length=40, noise_variance=0.1)
+    common: dict[str, Any] = dict(length=40, noise_variance=0.1)
     eta = icl.effective_step(**PROBLEM)
     risk = icl.debiased_gradient_descent_risk(eta, **PROBLEM)
     assert abs(icl.multitask_risk(5, **common) - risk) < 1e-12
