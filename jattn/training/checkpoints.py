@@ -52,11 +52,17 @@ class Checkpoints:
 
         self._ocp, self._directory, self._settings, self._note = ocp, directory, settings, note
         policies = ocp.checkpoint_managers
+
+        def loss(metrics):
+            return metrics["loss"]
+
         options = ocp.CheckpointManagerOptions(
+            best_fn=loss,  # without it metrics are not stored
+            best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(KEPT),
-                    policies.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1),
+                    policies.BestN(get_metric_fn=loss, reverse=True, n=1),
                 ]
             ),
             cleanup_tmp_directories=True,

@@ -36,7 +36,9 @@ class Run:
         figures: captions of the figures saved so far, by name.
     """
 
-    def __init__(self, name: str, workdir: Path, config: dict[str, Any], parallel: Parallel):
+    def __init__(
+        self, name: str, workdir: Path, config: dict[str, Any], parallel: Parallel, is_new: bool
+    ):
         self.name, self.workdir, self.config, self.parallel = name, workdir, config, parallel
         self.interrupted = False
         self.figures: dict[str, str] = {}
@@ -44,6 +46,7 @@ class Run:
         self.writes = jax.process_index() == 0
         self._console = Console(quiet=not self.writes)
         self._metrics = Metrics(workdir) if self.writes else None
+        self._is_new = is_new
 
     @classmethod
     def open(
@@ -88,11 +91,14 @@ class Run:
         wanted = {"experiment": name, **settings}
         try:
             _check_same(folder, wanted)
+            is_new = False
             if jax.process_index() == 0:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not (folder / "config.json").exists():
-                    write_atomically(folder / "config.json", _dump(wanted).encode())
-            return cls(name, folder, settings, parallel)
+                is_new = not (folder / "config.json").exists()
+                if is_new:
+                    text = json.dumps(wanted, indent=2) + "\n"
+                    write_atomically(folder / "config.json", text.encode())
+            return cls(name, folder, settings, parallel, is_new)
         except OSError as error:
             raise UsageError(
                 f"workdir: {folder} cannot be used: {error.strerror or error}"
@@ -101,9 +107,16 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._metrics is not None:
             self._metrics.close()
+        if self._is_new and kind is not None and issubclass(kind, UsageError):
+            # Bad input met before anything was done: the folder is left free for the right one.
+            files = {path for path in self.workdir.rglob("*") if path.is_file()}
+            ours = {self.workdir / "config.json", self.workdir / "metrics.jsonl"}
+            if files == ours and not (self.workdir / "metrics.jsonl").stat().st_size:
+                for path in ours:
+                    path.unlink()
 
     def log(self, step: int, name: str, scalars: Mapping[str, float]) -> None:
         """Notes numbers in `metrics.jsonl` and in the TensorBoard events.
@@ -216,10 +229,6 @@ def _plain(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(fields))
     except TypeError as error:
         raise UsageError(f"config: {error}; use numbers, strings, lists and dicts") from None
-
-
-def _dump(settings: Mapping[str, Any]) -> str:
-    return json.dumps(settings, indent=2) + "\n"
 
 
 def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
