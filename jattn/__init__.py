@@ -1,1 +1,19 @@
 """jattn: attention mechanisms as pure functions."""
+
+import importlib
+from typing import Any
+
+from jattn.attention import attend, masks
+
+__all__ = ["attend", "masks"]
+
+# Heavier parts load when first used, so that `import jattn` stays as light as `import jax`.
+_LAZY = {
+    "attention": "jattn.attention",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(_LAZY[name])
+    raise AttributeError(f"module 'jattn' has no attribute {name!r}")

@@ -1,0 +1,21 @@
+"""The softmax-like engine: score -> bias -> score_mod -> mask -> normalise -> aggregate."""
+
+from jattn.attention import masks, normalizers, positions, scores
+from jattn.attention.attend import Selection, attend, explain
+from jattn.attention.columns import attend_columns
+from jattn.attention.merge import merge
+from jattn.attention.normalizers import Normalizer, given_lse
+
+__all__ = [
+    "Normalizer",
+    "Selection",
+    "attend",
+    "attend_columns",
+    "explain",
+    "given_lse",
+    "masks",
+    "merge",
+    "normalizers",
+    "positions",
+    "scores",
+]

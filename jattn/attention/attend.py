@@ -1,0 +1,211 @@
+"""The softmax-like engine: score -> bias -> score_mod -> mask -> normalise -> aggregate."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jattn.attention.blockwise import blockwise
+from jattn.attention.case import Case, make_case
+from jattn.attention.masks import Mask, causal
+from jattn.attention.normalizers import Normalizer
+from jattn.attention.reference import reference
+from jattn.attention.scores import ScoreMod
+from jattn.checks import check_choice
+
+IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
+
+# Below this many scores a head, or this few queries, all scores at once are faster than blocks on
+# a CPU, and no larger than the inputs.
+DENSE_SCORES = 512 * 512
+DENSE_QUERIES = 64
+
+
+def attend(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b s gk d"],
+    value: Float[Array, "b s gv e"],
+    *,
+    mask: Mask | Bool[Array, "..."] | None = None,
+    bias: Array | float | None = None,
+    score_mod: ScoreMod | None = None,
+    normalizer: str | Normalizer = "softmax",
+    sink: Array | float | None = None,
+    scale: Array | float | None = None,
+    return_lse: bool = False,
+    return_weights: bool = False,
+    implementation: str | None = None,
+) -> Any:  # One array or a tuple, by `return_lse` and `return_weights`: see Returns.
+    """Attention: every query takes a weighted sum of values, weighted by scores of the keys.
+
+    In this order, for query i, key j and each head:
+
+        score_ij  = scale * <q_i, k_j>
+        score_ij += bias_ij
+        score_ij  = score_mod(score_ij, batch, head, i, j)
+        weight_ij = f(score_ij - shift_ij) where mask_ij, else 0      f, shift: the normalizer
+        total_i   = sum_j weight_ij (+ f(sink_i))
+        out_i     = sum_j weight_ij v_j (/ total_i)                   divided if the normalizer does
+
+    For softmax, f = exp. A query without any key gives zeros, lse -inf and no gradient. NaN or
+    infinity in a key or value that the mask hides reaches neither values nor gradients; a query
+    that attends to it becomes NaN. Head i of the queries meets head `i * gk // h` of the keys and
+    head `i * gv // h` of the values.
+
+    Args:
+        query: `[b, t, h, d]`, any float dtype. Scores and sums are float32, or float64 if any
+            of the three arrays is.
+        key: `[b, s, gk, d]`, gk divides h.
+        value: `[b, s, gv, e]`, gv divides h.
+        mask: who may attend to whom; a `jattn.masks.Mask`, or a bool array broadcastable to
+            `[b, h, t, s]`, True = may attend. Default: everyone to everyone.
+        bias: added to scores, broadcastable to `[b, h, t, s]`, differentiable. An axis of size 1 is
+            never spread: `[b, h, 1, s]` and `[b, h, t, 1]` stay as small as they are.
+        score_mod: `(score, batch, head, q_index, k_index) -> score`, elementwise; see
+            `jattn.attention.scores`. Arrays it closes over may be differentiated.
+        normalizer: "softmax", "sigmoid", "softplus_l1", "relu", or a `Normalizer`.
+        sink: an extra logit for each query that joins the sum and has no value: a number, one
+            a head `[h]`, or `[b, t, h]`; differentiable. 0.0 is "softmax off by one". Neither
+            `bias` nor `score_mod` touch it.
+        scale: default d^-0.5.
+        return_lse: also return the log of total_i, sink included, for normalizers that divide.
+        return_weights: also return the weights (divided, sink left out); "reference" only.
+        implementation: "reference" (dense; any order and mode of differentiation), "blockwise"
+            (memory grows with t + s; reverse-mode only), "pallas", "cudnn", or None to choose; see
+            `explain`.
+
+    Returns:
+        out `[b, t, h, e]` in query's dtype; then, if asked for, lse `[b, t, h]` in float32
+        (float64); then, if asked for, weights `[b, h, t, s]`.
+
+    Raises:
+        ValueError: an argument does not fit; one line says which, what was expected, what came.
+        NotImplementedError: the named implementation cannot do what was asked.
+
+    Reference:
+        arXiv 1706.03762; in blocks: arXiv 2205.14135; sinks: arXiv 2309.17453.
+
+    Example:
+        >>> import jattn
+        >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 16, 4, 8))
+        >>> out, lse = attend(q, k, v, mask=jattn.masks.causal(), return_lse=True)
+        >>> out.shape, lse.shape
+        ((1, 16, 4, 8), (1, 16, 4))
+    """
+    case = make_case(
+        query, key, value, mask=mask, bias=bias, score_mod=score_mod, normalizer=normalizer,
+        sink=sink, scale=scale, return_lse=return_lse, return_weights=return_weights,
+    )  # fmt: skip
+    selection = _select(case, implementation)
+    if selection.chosen is None:
+        reason = dict(selection.refused)[str(implementation)]
+        raise NotImplementedError(f"implementation={implementation!r}: {reason}")
+    if selection.chosen == "reference":
+        out, lse, weights = reference(case)
+    else:
+        out, lse = blockwise(case) if selection.chosen == "blockwise" else _cudnn(case)
+        weights = None
+    returned = (out, *([lse] if return_lse else []), *([weights] if return_weights else []))
+    return returned if len(returned) > 1 else out
+
+
+class Selection(NamedTuple):
+    """Which implementation `attend` takes, and why not the others. Printable.
+
+    Attributes:
+        chosen: its name; None where the one asked for cannot do it.
+        refused: pairs of a name and the reason.
+    """
+
+    chosen: str | None
+    refused: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"chosen: {self.chosen}", *(f"not {name}: {reason}" for name, reason in self.refused)]
+        )
+
+
+def explain(query: Array, key: Array, value: Array, **options) -> Selection:
+    """Says which implementation `attend` would take for the same arguments; computes nothing.
+
+    Args:
+        query: `[b, t, h, d]`.
+        key: `[b, s, gk, d]`.
+        value: `[b, s, gv, e]`.
+        **options: those of `attend`.
+
+    Returns:
+        A `Selection`.
+
+    Raises:
+        ValueError: as `attend`.
+
+    Example:
+        >>> x = jnp.ones((1, 8, 2, 4))
+        >>> explain(x, x, x).chosen
+        'reference'
+    """
+    implementation = options.pop("implementation", None)
+    return _select(make_case(query, key, value, **options), implementation)
+
+
+def _select(case: Case, implementation: str | None) -> Selection:
+    check_choice("implementation", implementation, (None, *IMPLEMENTATIONS))
+    cannot = {
+        "blockwise": "it never holds the weights (return_weights)" if case.return_weights else None,
+        "pallas": "there are no Pallas kernels in this version",
+        "cudnn": _cudnn_refusal(case),
+    }
+    if implementation is None:
+        t, s = case.query.shape[1], case.key.shape[1]
+        short = t <= DENSE_QUERIES or t * s <= DENSE_SCORES
+        chosen = "reference" if short or cannot["blockwise"] else "blockwise"
+        cannot["cudnn"] = cannot["cudnn"] or "taken only by name"
+    else:
+        chosen = None if cannot.get(implementation) else implementation
+    preferred = f"{chosen} is preferred at this size" if implementation is None else "not asked for"
+    return Selection(
+        chosen,
+        tuple((n, cannot.get(n) or preferred) for n in IMPLEMENTATIONS if n != chosen),
+    )
+
+
+def _cudnn_refusal(case: Case) -> str | None:
+    """Why cuDNN's fused attention cannot serve, or None."""
+    b, t, h, d = case.query.shape
+    e = case.value.shape[3]
+    limits = {
+        "it needs a GPU": jax.default_backend() != "gpu",
+        "it needs float16 or bfloat16 inputs": not all(
+            x.dtype == case.query.dtype and x.dtype in (jnp.float16, jnp.bfloat16)
+            for x in (case.query, case.key, case.value)
+        ),
+        "it has softmax only": case.normalizer.name != "softmax",
+        "it has no score_mod": case.score_mod is not None,
+        "it has no sink": case.sink is not None,
+        "its lse is not differentiable": case.return_lse,
+        "it does not return weights": case.return_weights,
+        "its masks are none and causal() with t = s": case.mask is not None
+        and not (case.mask == causal() and t == case.key.shape[1]),
+        "it needs as many key heads as value heads": case.key.shape[2] != case.value.shape[2],
+        "it needs d = e, a multiple of 8 and at most 128": d != e or d % 8 != 0 or d > 128,
+        "its scale is a Python number": isinstance(case.scale, jax.Array),
+        "its bias is a full [b, h, t, s]": case.bias is not None
+        and case.bias.shape != (b, h, t, case.key.shape[1]),
+    }
+    return "; ".join(reason for reason, holds in limits.items() if holds) or None
+
+
+def _cudnn(case: Case) -> tuple[Array, None]:
+    out = jax.nn.dot_product_attention(
+        case.query,
+        case.key,
+        case.value,
+        bias=None if case.bias is None else case.bias.astype(case.query.dtype),
+        is_causal=case.mask is not None,
+        scale=float(case.scale),
+        implementation="cudnn",
+    )
+    return out, None

@@ -1,0 +1,440 @@
+"""Mask algebra: small descriptions of who may attend to whom, combined with `&`, `|` and `~`.
+
+A mask answers two questions. `tile` gives the bool values of one tile of the `[t, s]` plane, so a
+backend never holds the whole plane. `tiles` says for every tile of a grid whether it is EMPTY (no
+pair allowed: skip it), FULL (all pairs allowed: no need to mask) or PARTIAL. The summary is
+conservative: PARTIAL may stand for either of the others. It is computed with NumPy where the
+mask's arrays are known when a program is traced, and is part of the program where they are not.
+
+Query i and key j are counted from 0 on both axes, whatever the lengths. To let the last query
+meet the last key when `t != s` (a cache, say), give `offset=s - t`.
+
+Masks are pytrees: they pass through `jax.jit` as arguments. Their arrays are leaves; the integers
+that shape a band or a block are part of the tree's structure, so changing one compiles anew.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Int
+
+from jattn.attention.planes import as_plane, pad_plane, slice_tile
+from jattn.checks import check_shape
+
+EMPTY, PARTIAL, FULL = 0, 1, 2
+
+Index = int | Int[Array, ""]
+
+
+class Mask:
+    """Base of all masks. `True` means: this query may attend to this key."""
+
+    def tile(
+        self, q_start: Index, k_start: Index, block_q: int, block_k: int
+    ) -> Bool[Array, "..."]:
+        """Values of the tile at (q_start, k_start), `[#b, #h, block_q, block_k]`."""
+        raise NotImplementedError
+
+    def tiles(self, t: int, s: int, block_q: int, block_k: int) -> Any:
+        """EMPTY, PARTIAL or FULL for each tile, int8 `[ceil(t/block_q), ceil(s/block_k)]`.
+
+        NumPy where the mask's arrays are concrete, a traced array otherwise. A tile counts as
+        empty or full only if it is so for every batch entry and head.
+        """
+        raise NotImplementedError
+
+    def pad(self, t: int, s: int) -> "Mask":
+        """The same mask with its arrays grown to lengths t and s; the new values mean nothing."""
+        return self
+
+    def check(self, b: int, h: int, t: int, s: int) -> None:
+        """Raises ValueError where the mask's arrays do not fit these sizes."""
+
+    @property
+    def T(self) -> "Mask":
+        """The mask with the parts of queries and keys exchanged."""
+        raise NotImplementedError
+
+    def dense(self, t: int, s: int) -> Bool[Array, "..."]:
+        """All values at once, `[#b, #h, t, s]`."""
+        return self.tile(0, 0, t, s)
+
+    def __and__(self, other: "Mask | Array") -> "Mask":
+        return _Pair(self, as_mask(other), union=False)
+
+    def __or__(self, other: "Mask | Array") -> "Mask":
+        return _Pair(self, as_mask(other), union=True)
+
+    def __invert__(self) -> "Mask":
+        return _Not(self)
+
+
+def causal(offset: int = 0) -> Mask:
+    """Query i may attend to keys j <= i + offset.
+
+    Args:
+        offset: 0 aligns the first query with the first key; `s - t` aligns the last ones.
+
+    Returns:
+        A `Mask`.
+
+    Example:
+        >>> causal().dense(3, 3)[0, 0].astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return _Band(None, offset)
+
+
+def sliding_window(left: int, right: int = 0, offset: int = 0) -> Mask:
+    """Query i may attend to `left` keys ending with its own, and to `right` keys after it.
+
+    With p = i + offset: p - left < j <= p + right. `right=0` is causal already; a symmetric
+    window that sees w - 1 keys on each side is `sliding_window(w, w - 1)`.
+
+    Args:
+        left: number of keys up to and with the query's own position, >= 1.
+        right: number of keys after it.
+        offset: as for `causal`.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: `left < 1` or `right < 0`.
+
+    Example:
+        >>> sliding_window(2).dense(3, 3)[0, 0].astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    """
+    if left < 1:
+        raise ValueError(f"left: expected at least 1 (the query's own position), got {left}")
+    if right < 0:
+        raise ValueError(f"right: expected at least 0, got {right}")
+    return _Band(offset - left + 1, offset + right)
+
+
+def prefix(length: int | Int[Array, " b"]) -> Mask:
+    """Every query may attend to the first `length` keys.
+
+    `causal() | prefix(n)` is a prefix language model; `prefix(lengths)` alone hides the padding
+    after each sequence of a batch.
+
+    Args:
+        length: one number, or one for each batch entry `[b]`.
+
+    Returns:
+        A `Mask`.
+
+    Example:
+        >>> (causal() | prefix(2)).dense(3, 3)[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return _Prefix(length, -1)
+
+
+def segments(q_ids: Int[Array, "b t"], k_ids: Int[Array, "b s"] | None = None) -> Mask:
+    """A query may attend to keys that carry its own segment number: packed sequences.
+
+    Any integers serve. Tiles are skipped where the ranges of numbers in the query block and in the
+    key block do not meet, so contiguous segments cost what they should.
+
+    Args:
+        q_ids: segment of each query.
+        k_ids: segment of each key; None means `q_ids`.
+
+    Returns:
+        A `Mask`.
+
+    Example:
+        >>> segments(jnp.array([[0, 0, 1]])).dense(3, 3)[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    return _Segments(q_ids, q_ids if k_ids is None else k_ids)
+
+
+def block_diagonal(size: int) -> Mask:
+    """Query i may attend to keys of its own block: i // size == j // size.
+
+    Raises:
+        ValueError: `size < 1`.
+
+    Example:
+        >>> block_diagonal(2).dense(3, 3)[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    if size < 1:
+        raise ValueError(f"size: expected at least 1, got {size}")
+    return _BlockDiagonal(size)
+
+
+def from_array(array: Bool[Array, "..."]) -> Mask:
+    """A mask given by its values.
+
+    Args:
+        array: bool, broadcastable to `[b, h, t, s]`; True = may attend.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: not a bool array, or more than four axes.
+
+    Example:
+        >>> from_array(jnp.array([[True, False]])).tiles(4, 2, 2, 1).tolist()
+        [[2, 0], [2, 0]]
+    """
+    if array.dtype != bool:
+        raise ValueError(f"mask: expected a bool array, got {array.dtype}")
+    if array.ndim > 4:
+        raise ValueError(
+            f"mask: expected an array broadcastable to [b, h, t, s], got shape {list(array.shape)}"
+        )
+    return _Values(jnp.reshape(array, (1,) * (4 - array.ndim) + array.shape))
+
+
+def as_mask(mask: "Mask | Array") -> Mask:
+    """A mask as it is, a bool array through `from_array`."""
+    return mask if isinstance(mask, Mask) else from_array(mask)
+
+
+_STATIC = {"static": True}  # Fields of the tree's structure; the other fields are its leaves.
+
+
+def _known(*arrays: Any) -> bool:
+    return not any(isinstance(array, Tracer) for array in arrays)
+
+
+def _blocks(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index of every block of an axis; the last block may be short."""
+    first = np.arange(0, length, block)
+    return first, np.minimum(first + block, length) - 1
+
+
+def _summary(any_allowed: Any, all_allowed: Any) -> Any:
+    """From two bool arrays (or cautious bounds: too many True, too few True) to the summary."""
+    return any_allowed.astype("int8") + all_allowed.astype("int8")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Band(Mask):
+    """low <= j - i <= high; None is no bound."""
+
+    low: int | None = dataclasses.field(metadata=_STATIC)
+    high: int | None = dataclasses.field(metadata=_STATIC)
+
+    def tile(self, q_start, k_start, block_q, block_k):
+        distance = (k_start + jnp.arange(block_k)) - (q_start + jnp.arange(block_q))[:, None]
+        allowed = jnp.ones(distance.shape, bool)
+        if self.low is not None:
+            allowed &= distance >= self.low
+        if self.high is not None:
+            allowed &= distance <= self.high
+        return allowed[None, None]
+
+    def tiles(self, t, s, block_q, block_k):
+        (q_first, q_last), (k_first, k_last) = _blocks(t, block_q), _blocks(s, block_k)
+        least, most = k_first - q_last[:, None], k_last - q_first[:, None]
+        low = -t - s if self.low is None else self.low
+        high = t + s if self.high is None else self.high
+        return _summary((most >= low) & (least <= high), (least >= low) & (most <= high))
+
+    @property
+    def T(self):
+        return _Band(
+            None if self.high is None else -self.high, None if self.low is None else -self.low
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Prefix(Mask):
+    """The index along `axis` (-1 keys, -2 queries) is below `length`."""
+
+    length: Any
+    axis: int = dataclasses.field(metadata=_STATIC)
+
+    def _below(self, start, block):
+        index = start + jnp.arange(block)
+        return index < jnp.reshape(jnp.asarray(self.length), (-1, 1))
+
+    def tile(self, q_start, k_start, block_q, block_k):
+        start, block = (k_start, block_k) if self.axis == -1 else (q_start, block_q)
+        below = jnp.expand_dims(self._below(start, block), (1, 2 if self.axis == -1 else 3))
+        return jnp.broadcast_to(below, (below.shape[0], 1, block_q, block_k))
+
+    def tiles(self, t, s, block_q, block_k):
+        length = np.asarray(self.length) if _known(self.length) else jnp.asarray(self.length)
+        first, last = _blocks(s, block_k) if self.axis == -1 else _blocks(t, block_q)
+        line = _summary(first < length.max(), last < length.min())
+        shape = (-(-t // block_q), -(-s // block_k))
+        xp = np if _known(self.length) else jnp
+        return xp.broadcast_to(line if self.axis == -1 else line[:, None], shape)
+
+    def check(self, b, h, t, s):
+        if jnp.ndim(self.length):
+            check_shape("mask (prefix length)", self.length, "b", {"b": b})
+
+    @property
+    def T(self):
+        return _Prefix(self.length, -3 - self.axis)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Segments(Mask):
+    """q_ids[i] == k_ids[j]."""
+
+    q_ids: Any
+    k_ids: Any
+
+    def tile(self, q_start, k_start, block_q, block_k):
+        q = jax.lax.dynamic_slice_in_dim(self.q_ids, q_start, block_q, 1)
+        k = jax.lax.dynamic_slice_in_dim(self.k_ids, k_start, block_k, 1)
+        return (q[:, :, None] == k[:, None, :])[:, None]
+
+    def tiles(self, t, s, block_q, block_k):
+        xp = np if _known(self.q_ids, self.k_ids) else jnp
+
+        def ranges(ids, block):
+            ids = xp.asarray(ids)
+            ids = xp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)), mode="edge")
+            ids = ids.reshape(ids.shape[0], -1, block)
+            return ids.min(-1), ids.max(-1)
+
+        (q_low, q_high), (k_low, k_high) = ranges(self.q_ids, block_q), ranges(self.k_ids, block_k)
+        meet = (q_low[:, :, None] <= k_high[:, None]) & (k_low[:, None] <= q_high[:, :, None])
+        same = (q_low == q_high)[:, :, None] & (k_low == k_high)[:, None]
+        return _summary(meet.any(0), (meet & same).all(0))
+
+    def pad(self, t, s):
+        def grow(ids, length):
+            return jnp.pad(jnp.asarray(ids), ((0, 0), (0, length - ids.shape[1])))
+
+        return _Segments(grow(self.q_ids, t), grow(self.k_ids, s))
+
+    def check(self, b, h, t, s):
+        check_shape("mask (q_ids)", self.q_ids, "b t", {"b": b, "t": t})
+        check_shape("mask (k_ids)", self.k_ids, "b s", {"b": b, "s": s})
+
+    @property
+    def T(self):
+        return _Segments(self.k_ids, self.q_ids)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _BlockDiagonal(Mask):
+    """i // size == j // size."""
+
+    size: int = dataclasses.field(metadata=_STATIC)
+
+    def tile(self, q_start, k_start, block_q, block_k):
+        q = (q_start + jnp.arange(block_q)) // self.size
+        k = (k_start + jnp.arange(block_k)) // self.size
+        return (q[:, None] == k)[None, None]
+
+    def tiles(self, t, s, block_q, block_k):
+        q_low, q_high = (x[:, None] // self.size for x in _blocks(t, block_q))
+        k_low, k_high = (x // self.size for x in _blocks(s, block_k))
+        meet = (q_low <= k_high) & (k_low <= q_high)
+        return _summary(meet, meet & (q_low == q_high) & (k_low == k_high))
+
+    @property
+    def T(self):
+        return self
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Values(Mask):
+    """An array `[#b, #h, #t, #s]`."""
+
+    values: Any
+
+    def tile(self, q_start, k_start, block_q, block_k):
+        tile = slice_tile(self.values, q_start, k_start, block_q, block_k)
+        return jnp.broadcast_to(tile, (*tile.shape[:2], block_q, block_k))
+
+    def tiles(self, t, s, block_q, block_k):
+        xp = np if _known(self.values) else jnp
+        values = xp.asarray(self.values)
+        for axis, length in ((2, t), (3, s)):
+            if values.shape[axis] == 1:
+                shape = list(values.shape)
+                shape[axis] = length
+                values = xp.broadcast_to(values, shape)
+        pad = [(0, 0), (0, 0), (0, -t % block_q), (0, -s % block_k)]
+
+        def blocked(fill):
+            padded = xp.pad(values, pad, constant_values=fill)
+            b, h, rows, columns = padded.shape
+            return padded.reshape(b, h, rows // block_q, block_q, columns // block_k, block_k)
+
+        return _summary(blocked(False).any((0, 1, 3, 5)), blocked(True).all((0, 1, 3, 5)))
+
+    def pad(self, t, s):
+        return _Values(pad_plane(self.values, t, s))
+
+    def check(self, b, h, t, s):
+        as_plane("mask", self.values, b, h, t, s)
+
+    @property
+    def T(self):
+        return _Values(jnp.swapaxes(self.values, 2, 3))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Pair(Mask):
+    """left | right where `union`, else left & right."""
+
+    left: Any
+    right: Any
+    union: bool = dataclasses.field(metadata=_STATIC)
+
+    def tile(self, *place):
+        left, right = self.left.tile(*place), self.right.tile(*place)
+        return left | right if self.union else left & right
+
+    def tiles(self, *grid):
+        left, right = self.left.tiles(*grid), self.right.tiles(*grid)
+        xp = np if _known(left, right) else jnp
+        return xp.maximum(left, right) if self.union else xp.minimum(left, right)
+
+    def pad(self, t, s):
+        return _Pair(self.left.pad(t, s), self.right.pad(t, s), self.union)
+
+    def check(self, b, h, t, s):
+        self.left.check(b, h, t, s)
+        self.right.check(b, h, t, s)
+
+    @property
+    def T(self):
+        return _Pair(self.left.T, self.right.T, self.union)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Not(Mask):
+    mask: Any
+
+    def tile(self, *place):
+        return ~self.mask.tile(*place)
+
+    def tiles(self, *grid):
+        return 2 - self.mask.tiles(*grid)
+
+    def pad(self, t, s):
+        return _Not(self.mask.pad(t, s))
+
+    def check(self, b, h, t, s):
+        self.mask.check(b, h, t, s)
+
+    @property
+    def T(self):
+        return _Not(self.mask.T)

@@ -1,0 +1,47 @@
+"""Arrays that broadcast to the `[b, h, t, s]` plane of scores, and how to cut tiles from them.
+
+An axis of size 1 stays of size 1 in every tile: nothing is ever spread to `[t, s]`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def as_plane(name: str, array: Array, b: int, h: int, t: int, s: int) -> Array:
+    """The array with four axes; raises ValueError unless it broadcasts to `[b, h, t, s]`."""
+    shape = (1,) * (4 - array.ndim) + array.shape
+    if len(shape) != 4 or any(x not in (1, y) for x, y in zip(shape, (b, h, t, s), strict=True)):
+        raise ValueError(
+            f"{name}: expected a shape broadcastable to [b={b}, h={h}, t={t}, s={s}], "
+            f"got {list(array.shape)}"
+        )
+    return jnp.reshape(array, shape)
+
+
+def pad_plane(array: Array, t: int, s: int) -> Array:
+    """Grows the last two axes to t and s with zeros, except where they have size 1."""
+    grow = [
+        (0, 0 if now == 1 else wanted - now)
+        for now, wanted in zip(array.shape[2:], (t, s), strict=True)
+    ]
+    return jnp.pad(array, [(0, 0), (0, 0), *grow])
+
+
+def _tile_place(array, q_start, k_start, block_q, block_k):
+    starts = (0, 0, 0 if array.shape[2] == 1 else q_start, 0 if array.shape[3] == 1 else k_start)
+    sizes = (*array.shape[:2], min(array.shape[2], block_q), min(array.shape[3], block_k))
+    return starts, sizes
+
+
+def slice_tile(array: Array, q_start, k_start, block_q: int, block_k: int) -> Array:
+    """The part of a plane that a tile meets, `[#b, #h, #block_q, #block_k]`."""
+    return jax.lax.dynamic_slice(array, *_tile_place(array, q_start, k_start, block_q, block_k))
+
+
+def add_tile(array: Array, tile: Array, q_start, k_start) -> Array:
+    """Adds a tile, as cut by `slice_tile`, back to its place."""
+    starts, sizes = _tile_place(array, q_start, k_start, *tile.shape[2:])
+    return jax.lax.dynamic_update_slice(
+        array, jax.lax.dynamic_slice(array, starts, sizes) + tile, starts
+    )
