@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +51,15 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp, self._directory, self._settings, self._note = ocp, directory, settings, note
-        policies = ocp.checkpoint_managers
-
-        def loss(metrics):
-            return metrics["loss"]
-
+        self._losses: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
-            best_fn=loss,  # without it metrics are not stored
-            best_mode="min",
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(KEPT),
-                    policies.BestN(get_metric_fn=loss, reverse=True, n=1),
-                ]
-            ),
-            cleanup_tmp_directories=True,
+            preservation_policy=_NewestAndBest(self._losses), cleanup_tmp_directories=True
         )
         with self._errors():
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        for step in self._manager.all_steps():
+            with contextlib.suppress(Exception):  # damage is dealt with when it matters
+                self._losses[step] = self._read_settings(step)["loss"]
 
     def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
         """Restores the newest checkpoint that is whole.
@@ -83,12 +74,17 @@ class Checkpoints:
             UsageError: there are checkpoints but none can be read, or they are of another fit.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
         for step in steps:
             try:
-                return step, self._read(step, like)
+                state = self._read(step, like)
+                for newer in damaged:  # else it would be in the way of its successor
+                    self._manager.delete(newer)
+                return step, state
             except UsageError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many kinds
+                damaged.append(step)
                 reason = str(error).strip().splitlines()[0][:120] if str(error) else repr(error)
                 self._note(
                     f"warning: checkpoint {self._directory.name}/{step} is damaged ({reason}); "
@@ -103,20 +99,25 @@ class Checkpoints:
 
     def _read(self, step: int, like: PyTree) -> PyTree:
         args = self._ocp.args
-        stored = self._manager.restore(step, args=args.Composite(settings=args.JsonRestore()))
+        stored = self._read_settings(step)
         for field, value in self._settings.items():
-            if stored["settings"].get(field) != value:
+            if stored.get(field) != value:
                 raise UsageError(
                     f"{self._directory}: its checkpoints were made with "
-                    f"{field}={stored['settings'].get(field)}, now {field}={value}; use another "
+                    f"{field}={stored.get(field)}, now {field}={value}; use another "
                     "workdir, or move the folder away to train this fit from the start"
                 )
         state = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(like)))[
             "state"
         ]
-        if np.asarray(to_host(checksum(state))).tolist() != stored["settings"]["checksum"]:
+        if np.asarray(to_host(checksum(state))).tolist() != stored["checksum"]:
             raise ValueError("its checksum differs")
         return state
+
+    def _read_settings(self, step: int) -> dict[str, Any]:
+        args = self._ocp.args
+        stored = self._manager.restore(step, args=args.Composite(settings=args.JsonRestore()))
+        return stored["settings"]
 
     def save(self, step: int, state: PyTree, loss: float) -> None:
         """Starts to save; the arrays may be given up as soon as this returns.
@@ -125,7 +126,12 @@ class Checkpoints:
             UsageError: the disk is full. Earlier checkpoints are left as they were.
         """
         args = self._ocp.args
-        settings = {**self._settings, "checksum": to_host(checksum(state)).tolist()}
+        settings = {
+            **self._settings,
+            "loss": loss,
+            "checksum": to_host(checksum(state)).tolist(),
+        }
+        self._losses[step] = loss
         # On a CPU the background writer may still read the very buffers of `state`, which the next
         # dispatch overwrites.
         state = jax.tree.map(jnp.copy, state)
@@ -135,7 +141,6 @@ class Checkpoints:
                 args=args.Composite(
                     state=args.StandardSave(state), settings=args.JsonSave(settings)
                 ),
-                metrics={"loss": float(loss)},
             )
 
     def wait(self) -> None:
@@ -162,3 +167,16 @@ class Checkpoints:
                     "intact. Free some space and run the same command to go on"
                 ) from error
             raise
+
+
+class _NewestAndBest:
+    """Which checkpoints orbax keeps: the newest ones, and the one with the lowest loss."""
+
+    def __init__(self, losses: dict[int, float]):
+        self._losses = losses
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if step in self._losses]
+        kept = {*sorted(steps)[-KEPT:], *sorted(known, key=lambda step: self._losses[step])[:1]}
+        return [step in kept for step in steps]

@@ -22,7 +22,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import ml_collections
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from jattn.training.claims import Claim, print_claims
@@ -79,6 +79,8 @@ def _execute(run_experiment: RunExperiment, name: str, argv: list[str]) -> int:
             num_processes=values.num_processes,
             process_id=values.process_id,
         )
+    # Orbax logs a traceback of each error and then raises it; one of the two is enough.
+    logging.set_verbosity(logging.FATAL)
     with Run.open(values.workdir, values.config, name=name) as run, _stopping(run):
         claims = run_experiment(values.config, run)
         if run.writes:

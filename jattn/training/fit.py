@@ -312,3 +312,4 @@ def _log(run, name, noted, notes, start, stop, bad):
     for row in np.flatnonzero((notes > start - (start == 0)) & (notes <= end)):
         scalars = {f: float(np.mean(v[:, row])) for f, v in noted.items() if v.ndim == 2}
         run.log(int(notes[row]), name, scalars)
+    run.flush()

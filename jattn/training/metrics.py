@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,21 +38,32 @@ class Metrics:
         self._known.add(_identity(line))
         self._file.write(json.dumps(line).encode() + b"\n")
         if self._events is None:
-            from tensorboardX import SummaryWriter
+            # Not `SummaryWriter`: its thread would meet a full disk where nobody hears of it.
+            from tensorboardX.event_file_writer import EventsWriter
 
-            self._events = SummaryWriter(str(self._workdir))
-        for field, value in numbers.items():
-            self._events.add_scalar(f"{name}/{field}", value, step)
+            suffix = f".{time.time_ns()}"  # else a quick restart would write over the file
+            self._events = EventsWriter(str(self._workdir / "events"), suffix)
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
+
+        values = [Summary.Value(tag=f"{name}/{f}", simple_value=v) for f, v in numbers.items()]
+        self._events.write_event(
+            Event(wall_time=time.time(), step=int(step), summary=Summary(value=values))
+        )
 
     def flush(self) -> None:
-        """Hands what was noted to the operating system."""
+        """Writes what was noted; the events first, as what is in the lines is not noted again."""
+        if self._events is not None:
+            self._events.flush()
         self._file.flush()
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            if self._events is not None:
+                self._events.close()
+        finally:
+            self._file.close()
 
 
 def _identity(line: Mapping) -> tuple:

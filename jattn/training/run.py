@@ -119,7 +119,7 @@ class Run:
                     path.unlink()
 
     def log(self, step: int, name: str, scalars: Mapping[str, float]) -> None:
-        """Notes numbers in `metrics.jsonl` and in the TensorBoard events.
+        """Notes numbers in `metrics.jsonl` and in the TensorBoard events; see `flush`.
 
         Args:
             step: the step they belong to.
@@ -128,6 +128,10 @@ class Run:
         """
         if self._metrics is not None:
             self._metrics.log(step, name, scalars)
+
+    def flush(self) -> None:
+        """Writes what was logged to the disk; fits do so after each dispatch."""
+        if self._metrics is not None:
             self._metrics.flush()
 
     def note(self, text: str) -> None:
