@@ -113,28 +113,23 @@ def fit(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with Run.open(folder, {}, name="example") as run:
         ...         result = fit(lambda key: jnp.zeros(2), loss, sample, optax.sgd(0.1), run=run,
-        ...                      name="linear", seeds=3, steps=200, batch_size=8)
+        ...                      name="linear", seeds=3, steps=200,
+        ...                      batch_size=8)  # doctest: +ELLIPSIS
         linear: 200/200...
         >>> result.params.shape, bool(jnp.allclose(result.params, jnp.array([1.0, -1.0]), atol=0.1))
         ((3, 2), True)
     """
     counts = {"seeds": seeds, "steps": steps, "batch_size": batch_size, "log_every": log_every}
     optional = {"steps_per_dispatch": steps_per_dispatch, "checkpoint_every": checkpoint_every}
-    counts |= {field: value for field, value in optional.items() if value is not None}
-    for field, value in counts.items():
-        if value < 1:
+    for field, value in (counts | optional).items():
+        if value is not None and value < 1:
             raise UsageError(f"{field}: expected at least 1, got {value}")
 
     layout = run.parallel.layout(seeds=seeds, batch_size=batch_size)
     notes = np.append(np.arange(0, steps, log_every), steps)
-    start = _starter(init, optimizer, record, seeds, len(notes), seed)
+    start = _start(init, optimizer, record, seeds, len(notes), seed)
     like = _placed(jax.eval_shape(start), layout)
-    advance = layout.compile(
-        _advancer(loss, sample, optimizer, record, layout, notes, batch_size, seed), like
-    )
-    settings = counts | {"seed": seed}
-    for field in optional:
-        settings.pop(field, None)
+    settings = {"seed": seed, **counts}
     checkpoints = Checkpoints(run.workdir / "checkpoints" / name, settings, run.note)
     try:
         restored = checkpoints.restore(like)
@@ -143,7 +138,10 @@ def fit(
             step, state = 0, jax.jit(start, out_shardings=shardings)()
         else:
             step, state = restored
-            if step < steps:
+        if step < steps:
+            program = _program(loss, sample, optimizer, record, layout, notes, batch_size, seed)
+            advance = layout.compile(program, like)
+            if step:
                 run.note(f"{name}: going on from step {step}")
         pace = _Pace(steps_per_dispatch, checkpoint_every)
         with run.progress(name, steps, step) as shown:
@@ -174,7 +172,7 @@ def fit(
     return FitResult(jax.tree.map(jnp.asarray, params), history, notes)
 
 
-def _starter(init, optimizer, record, seeds, logs, seed):
+def _start(init, optimizer, record, seeds, logs, seed):
     """The program `() -> State` before the first step."""
 
     def one(index):
@@ -215,7 +213,7 @@ def _placed(shapes: State, layout: Layout) -> State:
     return State(*(place(getattr(shapes, f), f in ("params", "opt_state")) for f in shapes._fields))
 
 
-def _advancer(loss, sample, optimizer, record, layout, notes, batch_size, seed):
+def _program(loss, sample, optimizer, record, layout, notes, batch_size, seed):
     """The program `(State, start, stop) -> State` that trains from one step to another.
 
     It is a loop over stretches that end at a note, round a loop over steps. Both loops' bounds are

@@ -257,4 +257,7 @@ def start_distributed(**options: Any) -> None:
     try:
         jax.distributed.initialize(**{k: v for k, v in options.items() if v is not None})
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"--distributed: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        if "before any JAX" in reason:
+            reason = "an imported module makes jax arrays at import; make them in a function"
+        raise UsageError(f"--distributed: {reason}") from None

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jattn.training import Claim, cli, fit
 
-TRUTH = jnp.array([1.0, -2.0, 0.5, 3.0])
+TRUTH = np.array([1.0, -2.0, 0.5, 3.0])
 
 
 def init(key):
