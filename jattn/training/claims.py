@@ -56,7 +56,7 @@ class Claim:
     predicted: Any
     measured: Any
     relation: str
-    tolerance: float | None = None
+    tolerance: float | int | None = None
     note: str = ""
 
     def __post_init__(self):

@@ -200,8 +200,8 @@ def _command(argv: list[str]) -> str:
 
 
 def _description(run_experiment: RunExperiment) -> str:
-    module = inspect.getmodule(run_experiment)
-    return inspect.cleandoc((module and module.__doc__) or run_experiment.__doc__ or "")
+    module_text = getattr(run_experiment, "__globals__", {}).get("__doc__")
+    return inspect.cleandoc(module_text or run_experiment.__doc__ or "")
 
 
 def _help(run_experiment: RunExperiment, name: str, argv: list[str]) -> str:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from jax.typing import ArrayLike
+
 
 class Metrics:
     """Appends to `metrics.jsonl` and to TensorBoard events in the same folder.
@@ -27,9 +30,9 @@ class Metrics:
         self._file = path.open("ab")
         self._file.truncate(len(whole))  # a kill may have left half a line
 
-    def log(self, step: int, name: str, scalars: Mapping[str, float]) -> None:
+    def log(self, step: int, name: str, scalars: Mapping[str, ArrayLike]) -> None:
         """Notes scalars of `name` at `step`; numbers that are not finite become null."""
-        numbers = {field: float(value) for field, value in scalars.items()}
+        numbers = {field: float(np.asarray(value)) for field, value in scalars.items()}
         line = {"step": int(step), "name": name} | {
             field: value if math.isfinite(value) else None for field, value in numbers.items()
         }

@@ -118,7 +118,7 @@ class Run:
                 for path in ours:
                     path.unlink()
 
-    def log(self, step: int, name: str, scalars: Mapping[str, float]) -> None:
+    def log(self, step: int, name: str, scalars: Mapping[str, ArrayLike]) -> None:
         """Notes numbers in `metrics.jsonl` and in the TensorBoard events; see `flush`.
 
         Args:
