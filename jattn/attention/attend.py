@@ -16,8 +16,8 @@ from jattn.checks import check_choice
 
 IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
 
-# Below this many scores a head, or this few queries, all scores at once are faster than blocks on
-# a CPU, and no larger than the inputs.
+# Below this many scores a head, or up to this few queries, all scores at once are no slower than
+# blocks on a CPU, and their memory hardly matters.
 DENSE_SCORES = 512 * 512
 DENSE_QUERIES = 64
 
@@ -160,7 +160,7 @@ def _select(case: Case, implementation: str | None) -> Selection:
     }
     if implementation is None:
         t, s = case.query.shape[1], case.key.shape[1]
-        short = t <= DENSE_QUERIES or t * s <= DENSE_SCORES
+        short = t <= DENSE_QUERIES or t * s < DENSE_SCORES
         chosen = "reference" if short or cannot["blockwise"] else "blockwise"
         cannot["cudnn"] = cannot["cudnn"] or "taken only by name"
     else:

@@ -26,7 +26,7 @@ from jattn.attention.case import Case, apply_score_mod, hide_nonfinite
 from jattn.attention.masks import FULL, PARTIAL, Mask
 from jattn.attention.planes import add_tile, pad_plane, slice_tile
 
-MAX_BLOCK = 512  # Longer blocks no longer gain on a CPU, and a causal mask wastes more of them.
+MAX_BLOCK = 256  # Longer blocks gain nothing on a CPU, need more memory and skip less of a mask.
 TILE_ELEMENTS = 2**21  # Scores held at a time, over batch, heads, queries and keys.
 
 

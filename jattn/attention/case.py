@@ -52,9 +52,7 @@ def make_case(
     b, t, h, s = (sizes[letter] for letter in "bths")
     for name, groups in (("key", sizes["gk"]), ("value", sizes["gv"])):
         if groups == 0 or h % groups:
-            raise ValueError(
-                f"{name}: expected heads that divide the {h} query heads, got {groups}"
-            )
+            raise ValueError(f"{name}: expected heads that divide query's {h}, got {groups}")
     for name, array in (("query", query), ("key", key), ("value", value)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"{name}: expected a floating dtype, got {array.dtype}")

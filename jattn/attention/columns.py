@@ -52,6 +52,7 @@ def attend_columns(
         Row softmax with column aggregation; it is dV = P^T dO of arXiv 2205.14135.
 
     Example:
+        >>> import jax
         >>> x = jax.random.normal(jax.random.key(0), (1, 6, 2, 4))
         >>> _, lse = attend(x, x, x, return_lse=True)
         >>> received = attend_columns(x, x, jnp.ones((1, 6, 2, 1)), lse)
@@ -65,9 +66,7 @@ def attend_columns(
     check_shape("lse", lse, "b t h", sizes)
     heads = sizes["h"]
     if sizes["g"] == 0 or heads % sizes["g"]:
-        raise ValueError(
-            f"key: expected heads that divide the {heads} query heads, got {sizes['g']}"
-        )
+        raise ValueError(f"key: expected heads that divide query's {heads}, got {sizes['g']}")
 
     def turned(score, batch, head, q_index, k_index):
         assert score_mod is not None

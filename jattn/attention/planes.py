@@ -29,7 +29,11 @@ def pad_plane(array: Array, t: int, s: int) -> Array:
 
 
 def _tile_place(array, q_start, k_start, block_q, block_k):
-    starts = (0, 0, 0 if array.shape[2] == 1 else q_start, 0 if array.shape[3] == 1 else k_start)
+    # All of one type, or dynamic_update_slice complains in double precision.
+    starts = tuple(
+        jnp.asarray(0 if size == 1 else start, jnp.int32)
+        for size, start in zip(array.shape, (0, 0, q_start, k_start), strict=True)
+    )
     sizes = (*array.shape[:2], min(array.shape[2], block_q), min(array.shape[3], block_k))
     return starts, sizes
 

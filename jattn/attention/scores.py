@@ -186,8 +186,9 @@ def t5_buckets(
 def decay(log_decay: Float[Array, "b t h"]) -> ScoreMod:
     """Adds the log of the decay between key and query: score + sum of log_decay over (k, q].
 
-    The cumulative sums are looked up per query and per key, so no `[t, s]` matrix is made. Keys
-    after the query would be amplified: combine it with a causal mask.
+    The cumulative sums are looked up per query and per key, so no `[t, s]` matrix is made. They
+    are kept in float32, so a score is exact to about 1e-7 times the whole sum. Keys after the
+    query would be amplified: combine it with a causal mask.
 
     Args:
         log_decay: log of the factor applied at each step, `[b, t, h]`, <= 0, differentiable;
