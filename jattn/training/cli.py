@@ -57,7 +57,7 @@ def main(
         print(f"stopped, and saved; go on with: {_command(arguments)}", flush=True)
         status = HOLDS
     except NonFiniteError as error:
-        status = _complain(name, f"{error}; its last good checkpoint is kept", NOT_FINITE)
+        status = _complain(name, f"{error}; what was saved before it is kept", NOT_FINITE)
     except UsageError as error:
         status = _complain(name, str(error), BAD_INPUT)
     except OSError as error:

@@ -124,6 +124,9 @@ def fit(
     for field, value in (counts | optional).items():
         if value is not None and value < 1:
             raise UsageError(f"{field}: expected at least 1, got {value}")
+    if name in run.fits:  # it would be given the other's checkpoints
+        raise UsageError(f"name: this run has a fit {name!r} already; use another name")
+    run.fits.add(name)
 
     layout = run.parallel.layout(seeds=seeds, batch_size=batch_size)
     notes = np.append(np.arange(0, steps, log_every), steps)

@@ -34,6 +34,7 @@ class Run:
         parallel: how fits are spread over devices.
         interrupted: set it to ask the run to save and stop; fits then raise `Interrupted`.
         figures: captions of the figures saved so far, by name.
+        fits: names of the fits made so far.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Run:
         self.name, self.workdir, self.config, self.parallel = name, workdir, config, parallel
         self.interrupted = False
         self.figures: dict[str, str] = {}
+        self.fits: set[str] = set()
         # Where many processes run, all compute and one of them writes.
         self.writes = jax.process_index() == 0
         self._console = Console(quiet=not self.writes)

@@ -158,6 +158,17 @@ def test_spoilt_parameters_are_seen_behind_a_finite_loss(toy, tmp_path):
     assert not list((tmp_path / "checkpoints" / "line").iterdir())
 
 
+def test_a_name_serves_one_fit(toy, tmp_path):
+    def again():
+        problem = (toy.init, toy.loss, toy.sample, optax.sgd(0.1))
+        fit(*problem, run=run, name="line", seeds=1, steps=1, batch_size=8)
+
+    with Run.open(tmp_path, {}, name="toy") as run:
+        again()
+        with pytest.raises(UsageError, match="this run has a fit 'line' already"):
+            again()
+
+
 def test_bad_arguments(toy, train, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="steps: expected at least 1, got 0"):
         train(tmp_path, steps=0)
