@@ -1,0 +1,160 @@
+"""Speed and memory of the engines against what one would use otherwise, on this machine.
+
+    python -m experiments.bench                 all tables
+    python -m experiments.bench --only=attend   one of them
+    make bench                                  the same
+
+Both sides of a row are compiled, then timed in turn in one process, so that a busy machine slows
+both; the shortest of `--repeats` runs counts. Temporary bytes are what the compiler reports. The
+last columns give the speed-up and the saving of memory that the project promises on two CPU cores.
+Exit status 3 if a promise is not kept.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+import jattn
+
+_ONLY = flags.DEFINE_list("only", None, "Tables to run; all by default.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each side, in turn; the shortest counts.")
+
+
+class Row(NamedTuple):
+    """One comparison. Times in seconds; a bar of 0 promises nothing."""
+
+    case: str
+    ours: float
+    baseline: float
+    ours_bytes: int
+    baseline_bytes: int
+    speed_bar: float
+    memory_bar: float
+
+    @property
+    def met(self) -> bool:
+        return (
+            self.baseline >= self.speed_bar * self.ours
+            and self.baseline_bytes >= self.memory_bar * self.ours_bytes
+        )
+
+
+def alternate(functions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Shortest time of each function in seconds, all of them run in turn `repeats` times."""
+    shortest = [float("inf")] * len(functions)
+    for function in functions:
+        jax.block_until_ready(function())
+    for _ in range(repeats):
+        for n, function in enumerate(functions):
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            shortest[n] = min(shortest[n], time.perf_counter() - start)
+    return shortest
+
+
+def compare(
+    case: str,
+    ours: Callable[..., jax.Array],
+    baseline: Callable[..., jax.Array],
+    inputs: Sequence[jax.Array],
+    bars: Mapping[str, tuple[float, float]],
+) -> Iterator[Row]:
+    """Rows of two functions of the same inputs.
+
+    Args:
+        case: what is compared.
+        ours: a function of `inputs` that returns one array.
+        baseline: what it is compared with.
+        inputs: arrays, all of which are differentiated.
+        bars: for "forward" and "forward + backward", or one of them: how many times faster, and
+            how many times less temporary memory, ours has to be.
+
+    Yields:
+        One row for each bar.
+    """
+
+    def gradient(function):
+        everything = tuple(range(len(inputs)))
+        return jax.grad(lambda *x: (function(*x).astype(jnp.float32) ** 2).sum(), everything)
+
+    for mode, (speed_bar, memory_bar) in bars.items():
+        wrap = gradient if "backward" in mode else lambda function: function
+        programs = [jax.jit(wrap(f)).lower(*inputs).compile() for f in (ours, baseline)]
+        times = alternate([lambda p=p: p(*inputs) for p in programs], _REPEATS.value)
+        memory = [_temporary_bytes(p) for p in programs]
+        yield Row(
+            f"{case}, {mode}", times[0], times[1], memory[0], memory[1], speed_bar, memory_bar
+        )
+
+
+def _temporary_bytes(program: Any) -> int:
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def attend_rows() -> Iterator[Row]:
+    """Causal softmax attention, float32, against `jax.nn.dot_product_attention`."""
+
+    def ours(query, key, value):
+        return jattn.attend(query, key, value, mask=jattn.masks.causal())
+
+    def baseline(query, key, value):
+        return jax.nn.dot_product_attention(query, key, value, is_causal=True)
+
+    short = {"forward": (1 / 1.1, 0), "forward + backward": (1 / 1.1, 0)}
+    long = {"forward": (2.5, 16), "forward + backward": (1.5, 15)}
+    for t, heads, groups, d, bars in (
+        (512, 8, 8, 64, short),
+        (4096, 8, 8, 64, long),
+        (3000, 8, 4, 80, long),
+    ):
+        keys = jax.random.split(jax.random.key(0), 3)
+        inputs = [
+            jax.random.normal(k, (1, t, h, d))
+            for k, h in zip(keys, (heads, groups, groups), strict=True)
+        ]
+        case = f"T={t} heads={heads}/{groups} D={d}"
+        yield from compare(case, ours, baseline, inputs, bars)
+
+
+# A table is a function without arguments that yields rows; its docstring is the heading.
+TABLES: dict[str, Callable[[], Iterator[Row]]] = {"attend": attend_rows}
+
+_HEADER = f"{'case':42} {'ours':>8} {'base':>8} {'speed':>6} {'bar':>5} {'less':>6} {'bar':>5} met"
+
+
+def print_table(name: str, rows: Iterator[Row]) -> bool:
+    """Prints rows as they come; True if all bars are met."""
+    print(f"\n{name}: {TABLES[name].__doc__}")
+    print(f"{'':42} {'ms':>8} {'ms':>8} {'x':>6} {'x':>5} {'bytes':>6} {'x':>5}\n{_HEADER}")
+    all_met = True
+    for row in rows:
+        less = f"{row.baseline_bytes / row.ours_bytes:6.1f}" if row.ours_bytes else f"{'-':>6}"
+        print(
+            f"{row.case:42} {row.ours * 1e3:8.1f} {row.baseline * 1e3:8.1f} "
+            f"{row.baseline / row.ours:6.2f} {row.speed_bar:5.2f} "
+            f"{less} {row.memory_bar:5.1f} {'yes' if row.met else 'NO'}",
+            flush=True,
+        )
+        all_met &= row.met
+    return all_met
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    unknown = set(_ONLY.value or ()) - set(TABLES)
+    if unknown:
+        print(f"--only: expected {', '.join(TABLES)}; got {', '.join(unknown)}", file=sys.stderr)
+        sys.exit(2)
+    device = jax.devices()[0]
+    print(f"jax {jax.__version__}, {device.platform} ({device.device_kind})")
+    met = [print_table(name, TABLES[name]()) for name in _ONLY.value or TABLES]
+    sys.exit(0 if all(met) else 3)
+
+
+if __name__ == "__main__":
+    app.run(main)
