@@ -11,6 +11,8 @@ The settings, presets and expected times are in configs/in_context_regression.py
 
 from configs.in_context_regression import STUDIES
 from experiments.icl import extensions, isotropic, reduced
+from jattn.tasks.linear_regression import linear_regression
+from jattn.theory import in_context_attention as layer
 from jattn.training import Claim, Run, UsageError, cli
 
 ON_MAIN_RUN = {
@@ -28,12 +30,36 @@ ALONE = {
 }
 
 
+def check(config) -> None:
+    """Refuses settings that could not work, before anything is trained."""
+    if config.optimizer not in ("adam", "sgd"):
+        raise UsageError(f"optimizer: expected one of adam, sgd, got {config.optimizer!r}")
+    if config.init not in layer.INITS:
+        raise UsageError(f"init: expected one of {', '.join(layer.INITS)}, got {config.init!r}")
+    unknown = set(config.activations) - set(layer.ACTIVATIONS)
+    if unknown:
+        raise UsageError(
+            f"activations: expected any of {', '.join(layer.ACTIVATIONS)}, got {unknown.pop()!r}"
+        )
+    if config.length not in config.test_lengths:
+        raise UsageError(
+            f"test_lengths: the trained length {config.length} must be among them, "
+            f"got {config.test_lengths}"
+        )
+    try:
+        linear_regression(config.task_dim, config.length, config.noise_variance, tasks=config.tasks)
+        linear_regression(config.dim, config.length, config.noise_variance)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def run_experiment(config, run: Run) -> list[Claim]:
     """Runs the chosen studies and returns their claims."""
     chosen = STUDIES if config.study == "all" else tuple(config.study.split(","))
     for name in chosen:
         if name not in STUDIES:
             raise UsageError(f"study: expected any of {', '.join(STUDIES)} or all, got {name!r}")
+    check(config)
     main = isotropic.main_run(run, config) if ON_MAIN_RUN.keys() & set(chosen) else None
     claims: list[Claim] = []
     for name in STUDIES:

@@ -11,7 +11,7 @@ import jax
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook(["jattn", "tests", "experiments"], "beartype.beartype")
+jaxtyping.install_import_hook(["jattn", "tests"], "beartype.beartype")
 
 CACHE = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".jax_cache")
 jax.config.update("jax_compilation_cache_dir", CACHE)

@@ -1,5 +1,6 @@
 """Training layers, testing them, and stating claims about medians over seeds."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import optax
 from jattn.tasks.linear_regression import linear_regression
 from jattn.theory import icl_measures
 from jattn.theory import in_context_attention as layer
-from jattn.training import Claim, Run, UsageError, fit
+from jattn.training import Claim, Run, fit
 
 PAPER = "arXiv 2503.12734"
 TEST_SEED = 2**20  # far from the training seeds
@@ -57,8 +58,6 @@ def train(
         return {"key_query": key_query, "output_value": output_value}
 
     optimizers = {"adam": optax.adam, "sgd": optax.sgd}
-    if config.optimizer not in optimizers:
-        raise UsageError(f"optimizer: expected one of adam, sgd, got {config.optimizer!r}")
     result = fit(
         partial(layer.init, heads=heads, dim=dim, responses=responses, scheme=config.init),
         lambda params, prompt: layer.squared_error(params, prompt, weights),
@@ -151,12 +150,20 @@ def median(values: np.ndarray, chosen: np.ndarray) -> tuple[float, str]:
     return float(np.median(kept)), f"{kept.size} seeds, {kept.min():.4g} to {kept.max():.4g}"
 
 
-def claim_of(id, statement, predicted, values, relation, tolerance, *, chosen=None, section=""):
-    """A claim about the median over seeds (those chosen), or about one number."""
+def claim_of(
+    id, statement, predicted, values, relation, tolerance, *, chosen=None, section="", why=""
+):
+    """A claim about the median over seeds (those chosen), or about one number.
+
+    `why` explains, in the tables, a claim that does not hold.
+    """
     note = ""
     measured = values
     if np.ndim(values):
         chosen = np.ones(len(values), bool) if chosen is None else chosen
         measured, note = median(values, chosen)
     source = f"{PAPER}{', ' + section if section else ''}"
-    return Claim(id, statement, source, predicted, measured, relation, tolerance, note=note)
+    claim = Claim(id, statement, source, predicted, measured, relation, tolerance, note=note)
+    if claim.holds or not why:
+        return claim
+    return dataclasses.replace(claim, note="; ".join(filter(None, (note, why))))

@@ -13,19 +13,19 @@ from jaxtyping import Array, Float
 from jattn.tasks.linear_regression import Prompt
 
 
-def gradient_descent(prompt: Prompt, eta: float) -> Float[Array, ""]:
+def gradient_descent(prompt: Prompt, eta: float | Float[Array, ""]) -> Float[Array, ""]:
     """One step from zero on the least-squares loss: `(eta/L) sum_l y_l <x_l, x_q>`."""
     y = prompt.responses[:, 0]
     return eta * jnp.mean(y * (prompt.inputs @ prompt.query))
 
 
-def debiased_gradient_descent(prompt: Prompt, eta: float) -> Float[Array, ""]:
+def debiased_gradient_descent(prompt: Prompt, eta: float | Float[Array, ""]) -> Float[Array, ""]:
     """The same step with centred inputs: `(eta/L) sum_l y_l <x_l - mean(x), x_q>`."""
     y = prompt.responses[:, 0]
     return eta * jnp.mean(y * ((prompt.inputs - prompt.inputs.mean(0)) @ prompt.query))
 
 
-def ridge(prompt: Prompt, penalty: float) -> Float[Array, ""]:
+def ridge(prompt: Prompt, penalty: float | Float[Array, ""]) -> Float[Array, ""]:
     """`x_q^T (X^T X + penalty I)^-1 X^T y`; Bayes for beta ~ N(0, I/d) at `penalty = d s2`."""
     x, y = prompt.inputs, prompt.responses[:, 0]
     gram = x.T @ x + penalty * jnp.eye(x.shape[1], dtype=x.dtype)

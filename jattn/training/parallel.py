@@ -1,6 +1,8 @@
 """Spreading a fit over devices: jit with named shardings, shard_map, or pmap, with equal losses."""
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,14 +24,32 @@ def parallel_config() -> ml_collections.ConfigDict:
     """The `parallel` field of an experiment's config, with its defaults.
 
     Returns:
-        A `ConfigDict` with `strategy` ("jit", "shard_map" or "pmap") and `mesh`, the number of
-        devices along "data" (-1: all that are left) and "model".
+        A `ConfigDict` with `strategy` ("jit", "shard_map" or "pmap"), `mesh`, the number of
+        devices along "data" (-1: all that are left) and "model", and `cpu_devices`; see `Parallel`.
 
     Example:
         >>> parallel_config().mesh.model
         1
     """
-    return ml_collections.ConfigDict({"strategy": "jit", "mesh": {"data": -1, "model": 1}})
+    return ml_collections.ConfigDict(
+        {"strategy": "jit", "mesh": {"data": -1, "model": 1}, "cpu_devices": 1}
+    )
+
+
+def split_cpu(devices: int) -> None:
+    """Presents the host's CPU as several devices; to be called before jax starts its backends.
+
+    Steps too small to fill the cores from within then train seeds side by side: two devices give
+    about 1.5 times the steps a second on two cores.
+
+    Args:
+        devices: how many. 1, or a count that XLA_FLAGS already sets, changes nothing.
+    """
+    if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        with contextlib.suppress(RuntimeError):  # too late: jax is running, as in a notebook
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +65,8 @@ class Parallel:
         strategy: `"jit"` (NamedSharding; the compiler places the communication), `"shard_map"`
             or `"pmap"` (one process only).
         mesh: devices along `"data"` (-1: all that are left) and along `"model"`.
+        cpu_devices: devices that the command line splits the CPU into; it has no effect on
+            accelerators.
 
     Raises:
         UsageError: the strategy or the mesh is not one that can be had.
@@ -56,12 +78,15 @@ class Parallel:
 
     strategy: str = "jit"
     mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "model": 1})
+    cpu_devices: int = 1
 
     def __post_init__(self):
         try:
             check_choice("parallel.strategy", self.strategy, STRATEGIES)
         except ValueError as error:
             raise UsageError(str(error)) from None
+        if self.cpu_devices < 1:
+            raise UsageError(f"parallel.cpu_devices: expected at least 1, got {self.cpu_devices}")
         unknown = set(self.mesh) - {"data", "model"}
         data, model = self.mesh.get("data", -1), self.mesh.get("model", 1)
         if unknown or data == 0 or data < -1 or model < 1:

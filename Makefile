@@ -1,0 +1,49 @@
+# Every target makes the virtual environment it needs, and makes it again when pyproject.toml changes.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-pyproject
+JOBS ?= 2
+# Tests run small programs; more compiler threads than cores only slow them down.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test test-all lint bench clean
+
+help:
+	@echo "make reproduce   reproduce the registered papers (small presets), gallery in $(RUNS)/index.html"
+	@echo "make test        the test suite"
+	@echo "make test-all    the test suite with its slow tests"
+	@echo "make lint        ruff and pyright"
+	@echo "make bench       measure the engines against dense baselines on this machine"
+	@echo "make clean       remove the virtual environment and caches"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "jattn needs Python >= 3.11; say which with: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+reproduce: $(STAMP)
+	$(BIN)/python -m experiments.reproduce --workdir=$(RUNS)
+
+test: $(STAMP)
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP)
+	$(PYTEST)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP)
+	$(BIN)/python -m experiments.bench
+
+clean:
+	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache *.egg-info
