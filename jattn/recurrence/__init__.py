@@ -1,0 +1,4 @@
+"""Engine 2: linear recurrences over a matrix state (linear attention, decays, delta rules)."""
+
+from jattn.recurrence import feature_maps as feature_maps
+from jattn.recurrence.recur import recur as recur

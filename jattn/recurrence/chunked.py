@@ -1,0 +1,170 @@
+"""The recurrence by chunks: matrix products inside a chunk, a recurrence over chunks only.
+
+Inside a chunk with entering state S, with c_t the sum of the log decays up to and including t,
+
+    o_t = (q_t * exp(c_t)) S + sum_{i<=t} P(q, k)_ti u_i,
+    P(x, y)_ti = sum_d x_td y_id exp(c_td - c_id)                                        (i <= t)
+
+where u_i is what token i writes: v_i, or for the delta rule the solution of the triangular system
+
+    u_t + beta_t sum_{i<t} P(k, k)_ti u_i = beta_t (v_t - (k_t * exp(c_t)) S),
+
+which is linear in S, so that all chunks solve it at once before any of them knows its S.
+Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Blocks of this many tokens take a decay per channel pair by pair; larger ones by matrix products.
+LEAF = 4
+
+
+def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
+    """Sums of log decays along a chunk, as a coarse part plus a fine part.
+
+    A strong decay makes the sum large, and the difference of two large sums is a poor number.
+    Coarse parts are multiples of 1/64, which add without rounding, and fine parts stay small.
+    """
+    # A hard reset, -inf, must have finite differences; exp of twice the least exponent is 0.
+    decay = jnp.maximum(decay, 2 * jnp.finfo(decay.dtype).minexp * math.log(2))
+    coarse = jax.lax.stop_gradient(jnp.round(decay * 64) / 64)
+    return jnp.cumsum(jnp.stack([coarse, decay - coarse]), axis=-2)
+
+
+def _between(later: Float[Array, "2 ..."], earlier: Float[Array, "2 ..."]) -> Float[Array, "..."]:
+    """The log decay from one time to another, from their two-part sums."""
+    coarse, fine = later - earlier
+    return coarse + fine
+
+
+def _pairs(
+    x: Float[Array, "... c d"],
+    y: Float[Array, "... c d"],
+    elapsed: Float[Array, "2 ... c #d"] | None,
+) -> Float[Array, "... c c"]:
+    """`P(x, y)`: decayed inner products on and below the diagonal, zeros above.
+
+    Only differences `c_t - c_i <= 0` are exponentiated. A decay per channel does not factor out
+    of the product; over an off-diagonal block it does, as the decay up to the block's border
+    times that from the border on, so blocks are halved until they are small.
+    """
+    size = x.shape[-2]
+    lower = jnp.tril(jnp.ones((size, size), bool))
+    if elapsed is None:
+        return jnp.where(lower, x @ y.mT, 0)
+    if elapsed.shape[-1] == 1:
+        gap = _between(elapsed, elapsed.mT)
+        return (x @ y.mT) * jnp.exp(jnp.where(lower, gap, -jnp.inf))
+    if size <= LEAF:
+        gap = _between(elapsed[..., :, None, :], elapsed[..., None, :, :])
+        weight = jnp.exp(jnp.where(lower[..., None], gap, -jnp.inf))
+        return (x[..., :, None, :] * y[..., None, :, :] * weight).sum(-1)
+
+    half = size // 2
+
+    def halves(z):
+        # Blocks join the axis before them: compilers bound the number of axes.
+        return z.reshape(*z.shape[:-3], 2 * z.shape[-3], half, z.shape[-1])
+
+    blocks = _pairs(halves(x), halves(y), halves(elapsed))
+    border = elapsed[..., half - 1 : half, :]
+    after = x[..., half:, :] * jnp.exp(_between(elapsed[..., half:, :], border))
+    before = y[..., :half, :] * jnp.exp(_between(border, elapsed[..., :half, :]))
+    first, second = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
+    top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
+    return jnp.concatenate([top, jnp.concatenate([after @ before.mT, second], -1)], -2)
+
+
+def _unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c"]:
+    """`(I + lower)^-1` of strictly lower triangular matrices, by halves.
+
+    With diagonal blocks inverted, the corner is one product: A of [[B, 0], [A, C]] becomes
+    -C^-1 A B^-1. Matrix products run well everywhere, and batched LAPACK calls of the CPU
+    backend can deadlock when two of them run at once, as in a gradient.
+    """
+    size = lower.shape[-1]
+    if size <= 2:
+        return jnp.eye(size, dtype=lower.dtype) - lower
+    half = size // 2
+    blocks = jnp.concatenate([lower[..., :half, :half], lower[..., half:, half:]], -3)
+    first, second = jnp.split(_unit_lower_inverse(blocks), 2, -3)
+    corner = -second @ lower[..., half:, :half] @ first
+    top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
+    return jnp.concatenate([top, jnp.concatenate([corner, second], -1)], -2)
+
+
+def recur_chunked(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b t h d"],
+    value: Float[Array, "b t h e"],
+    decay: Float[Array, "b t h #d"] | None,
+    beta: Float[Array, "b t h"] | None,
+    state: Float[Array, "b h d e"],
+    chunk_size: int,
+) -> tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
+    """`recur` in chunks of `chunk_size`: O(t chunk_size (d + e) + t d e) operations, O(t) memory.
+
+    A single chunk over the whole sequence is the parallel, quadratic form.
+
+    Args: as `recur`, all of one floating type, with `h` key and value heads, and a last axis of
+        size 1 on a decay per head.
+
+    Returns:
+        The reads, and the state after the last token.
+    """
+    length = query.shape[1]
+    size = min(chunk_size, length)
+    if beta is not None or (decay is not None and decay.shape[-1] > 1):
+        size = 1 << (size - 1).bit_length()  # blocks are going to be halved
+    count = -(-length // size)
+
+    def split(x):
+        """`[b, t, h, ...]` to `[n, b, h, c, ...]`, n chunks of c tokens."""
+        # Padding with zeros writes nothing (key 0) and forgets nothing (log decay 0).
+        x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
+        x = x.reshape(x.shape[0], count, size, *x.shape[2:])
+        return jnp.moveaxis(x, (0, 3), (1, 2))
+
+    query, key, value, decay, beta = jax.tree.map(split, (query, key, value, decay, beta))
+
+    # Queries and keys as they meet the entering state, keys as the leaving state keeps them, and
+    # what the leaving state keeps of the entering one.
+    elapsed = whole = None
+    read, met, kept = query, key, key
+    if decay is not None:
+        elapsed = _elapsed(decay)
+        since_start = jnp.exp(elapsed[0] + elapsed[1])  # [n, b, h, c, 1 | d]
+        until_end = jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+        whole = since_start[..., -1:, :].mT  # [n, b, h, 1 | d, 1]
+        read, met, kept = query * since_start, key * since_start, key * until_end
+
+    def enter(state, inputs):
+        """From the state that enters a chunk to the one that enters the next."""
+        keys, writes, through, whole, increment = inputs
+        if through is not None:
+            writes = writes - through @ state
+            increment = keys.mT @ writes
+        rest = state if whole is None else whole * state
+        return rest + increment, (state, writes)
+
+    if beta is None:
+        # What a chunk adds does not depend on the state: one product for all chunks.
+        inputs = (None, None, None, whole, kept.mT @ value)
+        writes = value
+        state, (entering, _) = jax.lax.scan(enter, state, inputs)
+    else:
+        beta = beta[..., None]
+        system = beta * jnp.tril(_pairs(key, key, elapsed), -1)
+        known = jnp.concatenate([value, met], -1)
+        solved = _unit_lower_inverse(system) @ (beta * known)
+        writes, through = jnp.split(solved, [value.shape[-1]], -1)
+        inputs = (kept, writes, through, whole, None)
+        state, (entering, writes) = jax.lax.scan(enter, state, inputs)
+
+    out = read @ entering + _pairs(query, key, elapsed) @ writes
+    out = jnp.moveaxis(out, (1, 2), (0, 3))  # [b, n, c, h, e]
+    return out.reshape(out.shape[0], count * size, *out.shape[3:])[:, :length], state

@@ -1,0 +1,125 @@
+"""`recur`: one linear recurrence behind linear attention, decays, gates and delta rules."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jattn.checks import check_choice, check_shape
+from jattn.recurrence.chunked import recur_chunked
+from jattn.recurrence.scan import recur_scan
+
+# Up to this length a scan costs less than the set-up of the matrix products.
+SHORT = 4
+
+
+def recur(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b t g d"],
+    value: Float[Array, "b t gv e"],
+    *,
+    decay: Float[Array, "b t h"] | Float[Array, "b t h d"] | None = None,
+    beta: Float[Array, "b t h"] | None = None,
+    initial_state: Float[Array, "b h d e"] | None = None,
+    mode: Literal["scan", "chunk", "parallel"] | None = None,
+    chunk_size: int = 64,
+    return_state: bool = False,
+    implementation: Literal["xla", "pallas"] | None = None,
+) -> Float[Array, "b t h e"] | tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
+    """Runs a linear recurrence over a matrix state and reads it at every token.
+
+    Per batch entry and head, with a_t = exp(decay_t) (1 without a decay),
+
+        S_t = a_t S_{t-1} + k_t v_t^T                                         (Hebbian write)
+        S_t = a_t S_{t-1} + beta_t k_t (v_t - (a_t S_{t-1})^T k_t)^T          (delta rule)
+        o_t = S_t^T q_t
+
+    so the read sees the token's own write, and the delta rule's prediction is made by the state
+    after it has decayed. There is no hidden scale: multiply `query` by `d**-0.5` where wanted.
+    Delta rules want keys of unit norm. All modes give the same numbers:
+
+    - `"scan"`: token by token, O(t d e) operations in t dependent steps; for short inputs.
+    - `"chunk"`: matrix products within chunks, t / chunk_size dependent steps; for training.
+    - `"parallel"`: one chunk over everything, O(t^2 (d + e)) operations.
+
+    Args:
+        query: what reads, `[b, t, h, d]`; map features beforehand.
+        key: where to write, `[b, t, g, d]`, g dividing h; each serves h / g neighbouring heads.
+        value: what to write, `[b, t, gv, e]`, gv dividing h.
+        decay: natural logarithm of what is kept per step, <= 0 (-inf forgets everything): per
+            head `[b, t, h]`, or per key channel `[b, t, h, d]`. None keeps everything.
+        beta: strength of the delta rule's write `[b, t, h]`, in [0, 1] (to 2 for negative
+            eigenvalues). None writes without looking.
+        initial_state: state before the first token, `[b, h, d, e]`; None is zero.
+        mode: `"scan"`, `"chunk"`, `"parallel"`, or None to choose by length.
+        chunk_size: tokens per chunk; in `"scan"`, tokens between states kept for the backward
+            pass.
+        return_state: whether to return the state after the last token as well.
+        implementation: `"xla"`, or None to choose; there is no `"pallas"` kernel.
+
+    Returns:
+        `[b, t, h, e]` of the inputs' type, or with `return_state` the pair of it and the state
+        `[b, h, d, e]`, which is float32 (float64 for float64 inputs), as is all arithmetic.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown mode, or a chunk size below 1.
+        NotImplementedError: `implementation="pallas"`.
+
+    Reference: arXiv 2006.16236, 2312.06635 (decay), 2406.06484 (delta rule), 2412.06464 (both).
+
+    Example:
+        >>> import jax
+        >>> kq, kk, kv = jax.random.split(jax.random.key(0), 3)
+        >>> q = jax.random.normal(kq, (1, 100, 4, 8))
+        >>> k = jax.random.normal(kk, (1, 100, 2, 8))
+        >>> v = jax.random.normal(kv, (1, 100, 2, 16))
+        >>> out, state = recur(q, k, v, decay=jnp.full((1, 100, 4), -0.1), return_state=True)
+        >>> out.shape, state.shape
+        ((1, 100, 4, 16), (1, 4, 8, 16))
+    """
+    sizes: dict[str, int] = {}
+    check_shape("query", query, "b t h d", sizes)
+    check_shape("key", key, "b t g d", sizes)
+    check_shape("value", value, "b t gv e", sizes)
+    if decay is not None:
+        check_shape("decay", decay, "b t h d" if jnp.ndim(decay) == 4 else "b t h", sizes)
+    if beta is not None:
+        check_shape("beta", beta, "b t h", sizes)
+    if initial_state is not None:
+        check_shape("initial_state", initial_state, "b h d e", sizes)
+    length, heads = sizes["t"], sizes["h"]
+    for name, axis in (("key", "g"), ("value", "gv")):
+        if sizes[axis] == 0 or heads % sizes[axis]:
+            raise ValueError(
+                f"{name}: expected a number of heads that divides the query's {heads}, "
+                f"got {sizes[axis]}"
+            )
+    if length == 0:
+        raise ValueError("query: expected a length of at least 1, got 0")
+    check_choice("mode", mode, (None, "scan", "chunk", "parallel"))
+    check_choice("implementation", implementation, (None, "xla", "pallas"))
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
+    if implementation == "pallas":
+        raise NotImplementedError("recur: there is no Pallas kernel; use implementation='xla'")
+
+    result_type = jnp.result_type(query, key, value)
+    work_type = jnp.promote_types(result_type, jnp.float32)
+    query, key, value = (x.astype(work_type) for x in (query, key, value))
+    key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
+    if decay is not None:
+        decay = decay.astype(work_type).reshape(*decay.shape[:3], -1)
+    if beta is not None:
+        beta = beta.astype(work_type)
+    if initial_state is None:
+        state = jnp.zeros((sizes["b"], heads, sizes["d"], sizes["e"]), work_type)
+    else:
+        state = initial_state.astype(work_type)
+
+    if mode is None:
+        mode = "scan" if length <= SHORT else "chunk"
+    engine = recur_scan if mode == "scan" else recur_chunked
+    size = length if mode == "parallel" else chunk_size
+    out, state = engine(query, key, value, decay, beta, state, size)
+    out = out.astype(result_type)
+    return (out, state) if return_state else out
