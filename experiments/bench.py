@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import app, flags, logging
 
 import jattn
+from experiments.bench_training import CPU_DEVICES, seconds_a_step, torch_seconds_a_step
+from jattn.training.parallel import split_cpu
 
 _ONLY = flags.DEFINE_list("only", None, "Tables to run; all by default.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each side, in turn; the shortest counts.")
@@ -121,8 +123,18 @@ def attend_rows() -> Iterator[Row]:
         yield from compare(case, ours, baseline, inputs, bars)
 
 
+def train_rows() -> Iterator[Row]:
+    """A training step of in-context regression, against eager PyTorch where it is installed."""
+    theirs = torch_seconds_a_step()
+    if theirs is None:
+        print("PyTorch is not installed: only our own time is shown")
+    ours = seconds_a_step()
+    bar = 0 if theirs is None else 3
+    yield Row("2 heads, batch 256, one seed", ours, theirs or ours, 0, 0, bar, 0)
+
+
 # A table is a function without arguments that yields rows; its docstring is the heading.
-TABLES: dict[str, Callable[[], Iterator[Row]]] = {"attend": attend_rows}
+TABLES: dict[str, Callable[[], Iterator[Row]]] = {"attend": attend_rows, "train": train_rows}
 
 _HEADER = f"{'case':42} {'ours':>8} {'base':>8} {'speed':>6} {'bar':>5} {'less':>6} {'bar':>5} met"
 
@@ -146,6 +158,8 @@ def print_table(name: str, rows: Iterator[Row]) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    logging.set_verbosity(logging.ERROR)
+    split_cpu(CPU_DEVICES)  # the engines use the first of them, training uses both
     unknown = set(_ONLY.value or ()) - set(TABLES)
     if unknown:
         print(f"--only: expected {', '.join(TABLES)}; got {', '.join(unknown)}", file=sys.stderr)

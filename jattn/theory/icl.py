@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 
@@ -71,23 +72,27 @@ def single_head_optimum(
     return dim**-0.5, dim**0.5 / shrink, 1 + noise_variance - 1 / shrink
 
 
-def manifold_output(gamma: Array | float, *, dim: int, length: int, noise_variance: float):
+def manifold_output(
+    gamma: ArrayLike, *, dim: int, length: int, noise_variance: float
+) -> Float[Array, "*batch"]:
     """Total positive output scale on the solution manifold of two or more heads.
 
     `omega_h = gamma sign(mu_h)` and `sum_{mu>0} mu = -sum_{mu<0} mu = mu_gamma`, with
 
         mu_gamma = gamma / ( 2 (gamma^2 + c sinh(d gamma^2)) ).
     """
-    c = (1 + noise_variance) / length
+    c, gamma = (1 + noise_variance) / length, jnp.asarray(gamma)
     return gamma / (2 * (gamma**2 + c * jnp.sinh(dim * gamma**2)))
 
 
-def manifold_risk(gamma: Array | float, *, dim: int, length: int, noise_variance: float):
+def manifold_risk(
+    gamma: ArrayLike, *, dim: int, length: int, noise_variance: float
+) -> Float[Array, "*batch"]:
     """Approximate risk on the manifold: `1 + s2 - 1 / (1 + c sinh(d gamma^2) / gamma^2)`.
 
     It increases with gamma; its infimum at gamma -> 0 is `1 + s2 - effective_step`.
     """
-    c = (1 + noise_variance) / length
+    c, gamma = (1 + noise_variance) / length, jnp.asarray(gamma)
     return 1 + noise_variance - 1 / (1 + c * jnp.sinh(dim * gamma**2) / gamma**2)
 
 
