@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all lint bench clean
+.PHONY: help reproduce test test-all lint bench docs clean
 
 help:
 	@echo "make reproduce   reproduce the registered papers (small presets), gallery in $(RUNS)/index.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all    the test suite with its slow tests"
 	@echo "make lint        ruff and pyright"
 	@echo "make bench       measure the engines against dense baselines on this machine"
+	@echo "make docs        write the README's table of mechanisms"
 	@echo "make clean       remove the virtual environment and caches"
 
 $(STAMP): pyproject.toml
@@ -44,6 +45,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m experiments.bench
+
+docs: $(STAMP)
+	$(BIN)/python -m experiments.docs
 
 clean:
 	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache *.egg-info

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from typing import Any
 
 import optax
 
@@ -10,13 +11,17 @@ from jattn.tasks.linear_regression import linear_regression
 from jattn.theory import in_context_attention as layer
 from jattn.training import Run, fit
 
-CPU_DEVICES = get_config().parallel.cpu_devices
+_CONFIG: Any = get_config()
+CPU_DEVICES = _CONFIG.parallel.cpu_devices
 HEADS, SHORT, LONG = 2, 1_000, 6_000
 
 
 def seconds_a_step() -> float:
-    """Of `fit`, one seed, spread as the experiment is: the difference of a long and a short fit, so that compiling drops out."""
-    config = get_config()
+    """Of `fit`, one seed, spread over devices as the experiment is.
+
+    The difference of a long and a short fit is timed, so that compiling drops out.
+    """
+    config: Any = get_config()
     times = []
     with tempfile.TemporaryDirectory() as folder, Run.open(folder, config, name="bench") as run:
         for steps in (SHORT, LONG):
@@ -42,7 +47,7 @@ def torch_seconds_a_step(steps: int = 1_000) -> float | None:
         import torch  # type: ignore[import-not-found]
     except ImportError:
         return None
-    config = get_config()
+    config: Any = get_config()
     width, batch, length, dim = config.dim + 1, config.batch_size, config.length, config.dim
     project = [torch.nn.Linear(width, HEADS * width, bias=False) for _ in range(3)]
     output = torch.nn.Linear(HEADS * width, 1, bias=False)
