@@ -4,12 +4,14 @@ import importlib
 from typing import Any
 
 from jattn.attention import attend, masks
+from jattn.recurrence import recur
 
-__all__ = ["attend", "masks"]
+__all__ = ["attend", "masks", "recur"]
 
 # Heavier parts load when first used, so that `import jattn` stays as light as `import jax`.
 _LAZY = {
     "attention": "jattn.attention",
+    "recurrence": "jattn.recurrence",
 }
 
 

@@ -7,20 +7,17 @@ Inside a chunk with entering state S, with c_t the sum of the log decays up to a
 
 where u_i is what token i writes: v_i, or for the delta rule the solution of the triangular system
 
-    u_t + beta_t sum_{i<t} P(k, k)_ti u_i = beta_t (v_t - (k_t * exp(c_t)) S),
+    u_t + beta_t sum_{i<t} P(k, k)_ti u_i = beta_t (v_t - (k_t * exp(c_t)) S).
 
-which is linear in S, so that all chunks solve it at once before any of them knows its S.
 Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-# Blocks of this many tokens take a decay per channel pair by pair; larger ones by matrix products.
-LEAF = 4
 
 
 def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
@@ -32,7 +29,9 @@ def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
     # A hard reset, -inf, must have finite differences; exp of twice the least exponent is 0.
     decay = jnp.maximum(decay, 2 * jnp.finfo(decay.dtype).minexp * math.log(2))
     coarse = jax.lax.stop_gradient(jnp.round(decay * 64) / 64)
-    return jnp.cumsum(jnp.stack([coarse, decay - coarse]), axis=-2)
+    size = decay.shape[-2]
+    parts = jnp.stack([coarse, decay - coarse])
+    return jnp.matmul(jnp.tri(size, dtype=decay.dtype), parts, precision="highest")
 
 
 def _between(later: Float[Array, "2 ..."], earlier: Float[Array, "2 ..."]) -> Float[Array, "..."]:
@@ -50,7 +49,7 @@ def _pairs(
 
     Only differences `c_t - c_i <= 0` are exponentiated. A decay per channel does not factor out
     of the product; over an off-diagonal block it does, as the decay up to the block's border
-    times that from the border on, so blocks are halved until they are small.
+    times that from the border on, so the diagonal blocks are halved until nothing is left.
     """
     size = x.shape[-2]
     lower = jnp.tril(jnp.ones((size, size), bool))
@@ -59,10 +58,8 @@ def _pairs(
     if elapsed.shape[-1] == 1:
         gap = _between(elapsed, elapsed.mT)
         return (x @ y.mT) * jnp.exp(jnp.where(lower, gap, -jnp.inf))
-    if size <= LEAF:
-        gap = _between(elapsed[..., :, None, :], elapsed[..., None, :, :])
-        weight = jnp.exp(jnp.where(lower[..., None], gap, -jnp.inf))
-        return (x[..., :, None, :] * y[..., None, :, :] * weight).sum(-1)
+    if size == 1:
+        return (x * y).sum(-1, keepdims=True)
 
     half = size // 2
 
@@ -123,48 +120,33 @@ def recur_chunked(
     count = -(-length // size)
 
     def split(x):
-        """`[b, t, h, ...]` to `[n, b, h, c, ...]`, n chunks of c tokens."""
+        """`[b, t, h, ...]` to `[n, b, c, h, ...]`, n chunks of c tokens."""
         # Padding with zeros writes nothing (key 0) and forgets nothing (log decay 0).
         x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
-        x = x.reshape(x.shape[0], count, size, *x.shape[2:])
-        return jnp.moveaxis(x, (0, 3), (1, 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
-    query, key, value, decay, beta = jax.tree.map(split, (query, key, value, decay, beta))
-
-    # Queries and keys as they meet the entering state, keys as the leaving state keeps them, and
-    # what the leaving state keeps of the entering one.
-    elapsed = whole = None
-    read, met, kept = query, key, key
-    if decay is not None:
-        elapsed = _elapsed(decay)
-        since_start = jnp.exp(elapsed[0] + elapsed[1])  # [n, b, h, c, 1 | d]
-        until_end = jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-        whole = since_start[..., -1:, :].mT  # [n, b, h, 1 | d, 1]
-        read, met, kept = query * since_start, key * since_start, key * until_end
-
-    def enter(state, inputs):
-        """From the state that enters a chunk to the one that enters the next."""
-        keys, writes, through, whole, increment = inputs
-        if through is not None:
-            writes = writes - through @ state
-            increment = keys.mT @ writes
-        rest = state if whole is None else whole * state
-        return rest + increment, (state, writes)
-
-    if beta is None:
-        # What a chunk adds does not depend on the state: one product for all chunks.
-        inputs = (None, None, None, whole, kept.mT @ value)
+    # The backward pass keeps the state that enters each chunk and computes the rest again, which
+    # costs less than writing it to memory and reading it back.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def chunk(state, inputs):
+        inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), inputs)  # [b, h, c, ...]
+        query, key, value, decay, beta = inputs
+        read, met, kept, rest, elapsed = query, key, key, state, None
+        if decay is not None:
+            elapsed = _elapsed(decay)
+            since_start = jnp.exp(elapsed[0] + elapsed[1])
+            until_end = jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+            read, met, kept = query * since_start, key * since_start, key * until_end
+            rest = since_start[..., -1:, :].mT * state
         writes = value
-        state, (entering, _) = jax.lax.scan(enter, state, inputs)
-    else:
-        beta = beta[..., None]
-        system = beta * jnp.tril(_pairs(key, key, elapsed), -1)
-        known = jnp.concatenate([value, met], -1)
-        solved = _unit_lower_inverse(system) @ (beta * known)
-        writes, through = jnp.split(solved, [value.shape[-1]], -1)
-        inputs = (kept, writes, through, whole, None)
-        state, (entering, writes) = jax.lax.scan(enter, state, inputs)
+        if beta is not None:
+            beta = beta[..., None]
+            system = beta * jnp.tril(_pairs(key, key, elapsed), -1)
+            writes = _unit_lower_inverse(system) @ (beta * (value - met @ state))
+        out = read @ state + _pairs(query, key, elapsed) @ writes
+        return rest + kept.mT @ writes, jnp.moveaxis(out, 1, 2)
 
-    out = read @ entering + _pairs(query, key, elapsed) @ writes
-    out = jnp.moveaxis(out, (1, 2), (0, 3))  # [b, n, c, h, e]
+    inputs = jax.tree.map(split, (query, key, value, decay, beta))
+    state, out = jax.lax.scan(chunk, state, inputs)
+    out = jnp.moveaxis(out, 0, 1)  # [b, n, c, h, e]
     return out.reshape(out.shape[0], count * size, *out.shape[3:])[:, :length], state

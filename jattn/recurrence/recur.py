@@ -1,6 +1,6 @@
 """`recur`: one linear recurrence behind linear attention, decays, gates and delta rules."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,7 +25,7 @@ def recur(
     chunk_size: int = 64,
     return_state: bool = False,
     implementation: Literal["xla", "pallas"] | None = None,
-) -> Float[Array, "b t h e"] | tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
+) -> Any:  # One array, or with `return_state` a pair: see Returns.
     """Runs a linear recurrence over a matrix state and reads it at every token.
 
     Per batch entry and head, with a_t = exp(decay_t) (1 without a decay),
