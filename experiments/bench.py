@@ -134,7 +134,43 @@ def train_rows() -> Iterator[Row]:
 
 
 # A table is a function without arguments that yields rows; its docstring is the heading.
-TABLES: dict[str, Callable[[], Iterator[Row]]] = {"attend": attend_rows, "train": train_rows}
+def recur_rows() -> Iterator[Row]:
+    """Recurrence in chunks, float32: against its quadratic form, then decays against none."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    query, key, value, gate = (jax.random.normal(k, (1, 4096, 8, 64)) for k in keys)
+    key = key / jnp.linalg.norm(key, axis=-1, keepdims=True)
+    gate = jax.nn.log_sigmoid(gate) / 16
+    write = jax.nn.sigmoid(gate[..., 0])
+
+    def chunked(query, key, value, decay=None, beta=None):
+        return jattn.recur(query, key, value, decay=decay, beta=beta, mode="chunk")
+
+    def plain(query, key, value, *_):
+        return chunked(query, key, value)
+
+    def parallel(query, key, value):
+        return jattn.recur(query, key, value, mode="parallel")
+
+    def delta(query, key, value, beta):
+        return chunked(query, key, value, None, beta)
+
+    bars = {"forward": (15, 0), "forward + backward": (10, 0)}
+    yield from compare("linear attention", chunked, parallel, (query, key, value), bars)
+    for case, gated, gates, bar in (
+        ("decay per head", chunked, (gate[..., 0],), 1 / 1.5),
+        ("decay per channel", chunked, (gate,), 0),
+        ("delta rule", delta, (write,), 0),
+        ("decay per head, delta rule", chunked, (gate[..., 0], write), 0),
+    ):
+        bars = {"forward": (bar, 0), "forward + backward": (bar, 0)}
+        yield from compare(case, gated, plain, (query, key, value, *gates), bars)
+
+
+TABLES: dict[str, Callable[[], Iterator[Row]]] = {
+    "attend": attend_rows,
+    "recur": recur_rows,
+    "train": train_rows,
+}
 
 _HEADER = f"{'case':42} {'ours':>8} {'base':>8} {'speed':>6} {'bar':>5} {'less':>6} {'bar':>5} met"
 

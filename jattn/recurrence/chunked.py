@@ -56,7 +56,8 @@ def _pairs(
     if elapsed is None:
         return jnp.where(lower, x @ y.mT, 0)
     if elapsed.shape[-1] == 1:
-        gap = _between(elapsed, elapsed.mT)
+        # The diagonal is a constant 0, lest its gradients cancel less than exactly.
+        gap = jnp.where(jnp.eye(size, dtype=bool), 0, _between(elapsed, elapsed.mT))
         return (x @ y.mT) * jnp.exp(jnp.where(lower, gap, -jnp.inf))
     if size == 1:
         return (x * y).sum(-1, keepdims=True)
