@@ -11,6 +11,10 @@ __all__ = ["attend", "masks", "recur"]
 # Heavier parts load when first used, so that `import jattn` stays as light as `import jax`.
 _LAZY = {
     "attention": "jattn.attention",
+    "nn": "jattn.nn",
+    "recurrence": "jattn.recurrence",
+    "training": "jattn.training",
+    "zoo": "jattn.mechanisms.zoo",
     "recurrence": "jattn.recurrence",
 }
 

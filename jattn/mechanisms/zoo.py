@@ -4,9 +4,13 @@ import difflib
 import inspect
 
 from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.softmax import sigmoid_attention, softmax_attention
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
-MEMBERS: tuple[Mechanism, ...] = ()
+MEMBERS: tuple[Mechanism, ...] = (
+    sigmoid_attention.MECHANISM,
+    softmax_attention.MECHANISM,
+)
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
 

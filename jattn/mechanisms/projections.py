@@ -1,0 +1,175 @@
+"""What mechanisms share around their cores: projections, heads, padding, caches."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jattn.attention import masks
+from jattn.checks import check_shape
+
+
+def linear_init(key: jax.Array, inputs: int, outputs: int) -> Float[Array, "inputs outputs"]:
+    """Weights of a linear map without bias: U(-1/sqrt(inputs), 1/sqrt(inputs)), float32."""
+    bound = inputs**-0.5
+    return jax.random.uniform(key, (inputs, outputs), minval=-bound, maxval=bound)
+
+
+def qkvo_init(
+    key: jax.Array,
+    dim: int,
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+) -> dict[str, Float[Array, "..."]]:
+    """Query, key, value and output projections, as `{"query", "key", "value", "output"}`.
+
+    Args:
+        key: a PRNG key.
+        dim: model dimension m.
+        heads: query heads h.
+        kv_heads: key and value heads g; default h.
+        head_dim: dimension d of a head; default m / h.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    head_dim = dim // heads if head_dim is None else head_dim
+    keys = jax.random.split(key, 4)
+    return {
+        "query": linear_init(keys[0], dim, heads * head_dim),
+        "key": linear_init(keys[1], dim, kv_heads * head_dim),
+        "value": linear_init(keys[2], dim, kv_heads * head_dim),
+        "output": linear_init(keys[3], heads * head_dim, dim),
+    }
+
+
+def linear(
+    x: Float[Array, "*batch inputs"], weights: Float[Array, "inputs outputs"]
+) -> Float[Array, "*batch outputs"]:
+    """`x W`, in x's dtype."""
+    return x @ weights.astype(x.dtype)
+
+
+def split_heads(x: Float[Array, "*batch hd"], heads: int) -> Float[Array, "*batch h d"]:
+    """`[..., h d] -> [..., h, d]`."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merge_heads(x: Float[Array, "*batch h d"]) -> Float[Array, "*batch hd"]:
+    """`[..., h, d] -> [..., h d]`."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def check_heads(dim: int, heads: int, kv_heads: int | None = None) -> None:
+    """Checks that heads divide the model dimension, and key-value heads the heads.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if heads < 1 or dim < 1 or dim % heads:
+        raise ValueError(f"heads: expected a divisor of dim={dim}, got {heads}")
+    if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
+        raise ValueError(f"kv_heads: expected a divisor of heads={heads}, got {kv_heads}")
+
+
+def check_tokens(
+    dim: int, x: Array, context: Array | None = None, positions: Array | None = None
+) -> Array:
+    """Checks a mixer's input, and returns what it attends to: the context, or x itself.
+
+    Raises:
+        ValueError: a shape that does not fit.
+    """
+    sizes = {"m": dim}
+    check_shape("x", x, "b t m", sizes)
+    if positions is not None:
+        check_shape("positions", positions, "b t", sizes)
+    if context is None:
+        return x
+    check_shape("context", context, "b s m", sizes)
+    return context
+
+
+def no_context(name: str, context: Array | None) -> None:
+    """Refuses a context.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if context is not None:
+        raise ValueError(f"context: {name} mixes x with itself only; expected None")
+
+
+def padding(mask: Any, batch: int, length: int) -> Bool[Array, "b s"] | None:
+    """The padding mask of a mechanism that takes no other: None, or bool `[b, s]`, True = real.
+
+    Raises:
+        ValueError: another kind of mask.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, masks.Mask) or jnp.ndim(mask) != 2:
+        got = type(mask).__name__ if isinstance(mask, masks.Mask) else f"{jnp.ndim(mask)} axes"
+        raise ValueError(f"mask: expected a bool padding mask [b, s] (True = real), got {got}")
+    check_shape("mask", mask, "b s", {"b": batch, "s": length})
+    return jnp.asarray(mask, bool)
+
+
+def attention_mask(mask: Any, batch: int, length: int, *, causal: bool, offset: int = 0) -> Any:
+    """A mask for `attend`: of padding `[b, s]`, or any that `attend` takes, and causality.
+
+    Args:
+        mask: None, bool `[b, s]` (True = real), a `Mask`, or bool `[b, h, t, s]`.
+        batch: b.
+        length: s.
+        causal: whether keys after the query are hidden, too.
+        offset: position of the first query among the keys.
+    """
+    future = masks.causal(offset=offset) if causal else None
+    if mask is None:
+        return future
+    if not isinstance(mask, masks.Mask):
+        if jnp.ndim(mask) == 2:
+            mask = padding(mask, batch, length)[:, None, None]  # type: ignore[index]
+        mask = masks.from_array(mask)
+    return mask if future is None else mask & future
+
+
+class KeyValueCache(NamedTuple):
+    """Keys and values of the tokens so far, in a buffer of fixed length.
+
+    Attributes:
+        key: `[b, s, g, d]`.
+        value: `[b, s, g, e]`.
+        position: how many tokens are in it.
+    """
+
+    key: Float[Array, "b s g d"]
+    value: Float[Array, "b s g e"]
+    position: Int[Array, ""]
+
+    def append(self, key: Float[Array, "b g d"], value: Float[Array, "b g e"]) -> "KeyValueCache":
+        """The cache with one more token. Beyond its length the last entry is overwritten."""
+        put = lambda buffer, x: lax.dynamic_update_slice_in_dim(
+            buffer, x[:, None].astype(buffer.dtype), self.position, axis=1
+        )
+        return KeyValueCache(put(self.key, key), put(self.value, value), self.position + 1)
+
+    @property
+    def filled(self) -> Bool[Array, "1 1 1 s"]:
+        """Which entries hold tokens, as a mask for `attend`."""
+        return (jnp.arange(self.key.shape[1]) < self.position)[None, None, None]
+
+
+def key_value_cache(
+    batch: int, length: int, kv_heads: int, head_dim: int, value_dim: int | None = None
+) -> KeyValueCache:
+    """An empty cache, float32, for `length` tokens."""
+    shape = (batch, length, kv_heads)
+    return KeyValueCache(
+        jnp.zeros((*shape, head_dim)),
+        jnp.zeros((*shape, head_dim if value_dim is None else value_dim)),
+        jnp.zeros((), jnp.int32),
+    )
