@@ -3,11 +3,23 @@
 import difflib
 import inspect
 
+from jattn.mechanisms.linear import (
+    delta_rule,
+    gated_delta_rule,
+    gated_linear_attention,
+    linear_attention,
+    retention,
+)
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import sigmoid_attention, softmax_attention
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
+    delta_rule.MECHANISM,
+    gated_delta_rule.MECHANISM,
+    gated_linear_attention.MECHANISM,
+    linear_attention.MECHANISM,
+    retention.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
 )
@@ -32,7 +44,13 @@ def info(name: str) -> Mechanism:
     return _BY_NAME[name]
 
 
-def make(name: str, *, dim: int, heads: int, causal: bool = False, **options) -> Mixer:
+def options(name: str) -> tuple[str, ...]:
+    """Names of a mechanism's own options, beyond dim, heads and causal."""
+    parameters = inspect.signature(info(name).make).parameters
+    return tuple(p for p in parameters if p not in ("dim", "heads", "causal"))
+
+
+def make(name: str, *, dim: int, heads: int, causal: bool = False, **chosen) -> Mixer:
     """Makes the `(init, apply)` pair of a mechanism.
 
     Args:
@@ -40,7 +58,7 @@ def make(name: str, *, dim: int, heads: int, causal: bool = False, **options) ->
         dim: model dimension m of the tokens it mixes.
         heads: number of query heads.
         causal: whether token t may depend on tokens <= t only.
-        **options: the mechanism's own options; see its maker's docstring.
+        **chosen: the mechanism's own options; see its maker's docstring.
 
     Returns:
         A `Mixer`.
@@ -49,15 +67,12 @@ def make(name: str, *, dim: int, heads: int, causal: bool = False, **options) ->
         ValueError: an unknown name or option, or a size that does not fit.
     """
     mechanism = info(name)
-    known = inspect.signature(mechanism.make).parameters
-    for option in options:
-        if option not in known:
-            own = [p for p in known if p not in ("dim", "heads", "causal")]
-            raise ValueError(
-                f"{name}: unknown option {option!r}; it has {', '.join(own) or 'none'}"
-            )
+    for option in chosen:
+        if option not in options(name):
+            known = ", ".join(options(name)) or "none"
+            raise ValueError(f"{name}: unknown option {option!r}; it has {known}")
     if causal and not mechanism.causal:
         raise ValueError(f"causal: {name} has no causal form; pass causal=False")
     if not causal and not mechanism.bidirectional:
         raise ValueError(f"causal: {name} has only a causal form; pass causal=True")
-    return mechanism.make(dim=dim, heads=heads, causal=causal, **options)
+    return mechanism.make(dim=dim, heads=heads, causal=causal, **chosen)
