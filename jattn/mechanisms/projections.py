@@ -132,7 +132,8 @@ def attention_mask(mask: Any, batch: int, length: int, *, causal: bool, offset: 
         return future
     if not isinstance(mask, masks.Mask):
         if jnp.ndim(mask) == 2:
-            mask = padding(mask, batch, length)[:, None, None]  # type: ignore[index]
+            check_shape("mask", mask, "b s", {"b": batch, "s": length})
+            mask = jnp.asarray(mask, bool)[:, None, None]
         mask = masks.from_array(mask)
     return mask if future is None else mask & future
 

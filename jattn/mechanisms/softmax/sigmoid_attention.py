@@ -7,7 +7,6 @@ softmax's do; the paper takes the sequence length n for all. With n_i a causal m
 numbers token by token as all at once, and padding changes nothing.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,7 +20,7 @@ def sigmoid_attention(
     key: Float[Array, "b s g d"],
     value: Float[Array, "b s g e"],
     *,
-    bias: Float[Array, "#b #h #t #s"] | float,
+    bias: Array | float,
     mask=None,
 ) -> Float[Array, "b t h e"]:
     """Attention with an elementwise sigmoid in place of softmax.
@@ -58,6 +57,7 @@ def make(*, dim: int, heads: int, causal: bool = False, kv_heads: int | None = N
         ValueError: a size that does not fit.
 
     Example:
+        >>> import jax
         >>> mixer = make(dim=32, heads=4)
         >>> params = mixer.init(jax.random.key(0))
         >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
@@ -77,8 +77,8 @@ def make(*, dim: int, heads: int, causal: bool = False, kv_heads: int | None = N
         batch, length = context.shape[:2]
         # Only padding is counted: a mask of another kind hides keys but does not change n.
         real = jnp.ones((batch, length), bool)
-        if mask is not None and getattr(mask, "ndim", None) == 2:
-            real = p.padding(mask, batch, length)
+        if getattr(mask, "ndim", None) == 2:
+            real = jnp.asarray(p.padding(mask, batch, length))
         count = real.sum(1, keepdims=True)
         if causal:
             count = jnp.cumsum(real, 1)[:, jnp.minimum(jnp.arange(x.shape[1]), length - 1)]

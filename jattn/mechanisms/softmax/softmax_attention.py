@@ -3,11 +3,11 @@
     o_i = sum_j softmax_j( q_i . k_j / sqrt(d) ) v_j
 
 `kv_heads` g < h shares each key-value head among h / g query heads: g = h is multi-head attention,
-g = 1 multi-query (arXiv 1911.02150), in between grouped-query (arXiv 2305.13245). Options add rotary
-positions (arXiv 2104.09864), a sliding window, a soft cap of scores, and a learned sink logit a head.
+g = 1 multi-query (arXiv 1911.02150), in between grouped-query (arXiv 2305.13245). Options add
+rotary positions (arXiv 2104.09864), a sliding window, a soft cap of scores, and a learned sink
+logit per head.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -76,6 +76,7 @@ def make(
         ValueError: a size that does not fit.
 
     Example:
+        >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
         >>> params = mixer.init(jax.random.key(0))
         >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape

@@ -1,0 +1,58 @@
+"""Pre-norm residual blocks."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jattn.nn.mixer import Mixer
+
+
+class MLP(nnx.Module):
+    """`W_2 gelu(W_1 x)`.
+
+    Args:
+        dim: model dimension m.
+        hidden: inner dimension.
+        rngs: where the initial parameters come from.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, rngs: nnx.Rngs):
+        self.up = nnx.Linear(dim, hidden, rngs=rngs)
+        self.down = nnx.Linear(hidden, dim, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
+        return self.down(jax.nn.gelu(self.up(x)))
+
+
+class Block(nnx.Module):
+    """`x + mixer(norm(x))`, then `x + mlp(norm(x))` (no MLP if `mlp_ratio` is zero).
+
+    Args:
+        mixer: what mixes tokens.
+        dim: model dimension m.
+        mlp_ratio: inner dimension of the MLP over m.
+        rngs: where the initial parameters come from.
+    """
+
+    def __init__(self, mixer: Mixer, dim: int, mlp_ratio: float, *, rngs: nnx.Rngs):
+        self.mixer_norm = nnx.RMSNorm(dim, rngs=rngs)
+        self.mixer = mixer
+        hidden = round(dim * mlp_ratio)
+        self.mlp_norm = nnx.RMSNorm(dim, rngs=rngs) if hidden else None
+        self.mlp = MLP(dim, hidden, rngs=rngs) if hidden else None
+
+    def _channels(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
+        if self.mlp is None or self.mlp_norm is None:
+            return x
+        return x + self.mlp(self.mlp_norm(x))
+
+    def __call__(self, x: Float[Array, "b t m"], **options: Any) -> Float[Array, "b t m"]:
+        """Options go to the mixer: context, mask, positions, key."""
+        return self._channels(x + self.mixer(self.mixer_norm(x), **options))
+
+    def step(self, x: Float[Array, "b m"], state: Any) -> tuple[Float[Array, "b m"], Any]:
+        """One token, and the mixer's streaming state."""
+        mixed, state = self.mixer.step(self.mixer_norm(x), state)
+        return self._channels(x + mixed), state
