@@ -15,7 +15,6 @@ _LAZY = {
     "recurrence": "jattn.recurrence",
     "training": "jattn.training",
     "zoo": "jattn.mechanisms.zoo",
-    "recurrence": "jattn.recurrence",
 }
 
 

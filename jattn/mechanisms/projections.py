@@ -12,7 +12,10 @@ from jattn.checks import check_shape
 
 
 def linear_init(key: jax.Array, inputs: int, outputs: int) -> Float[Array, "inputs outputs"]:
-    """Weights of a linear map without bias: U(-1/sqrt(inputs), 1/sqrt(inputs)), float32."""
+    """Weights of a linear map without bias: U(-1/sqrt(inputs), 1/sqrt(inputs)).
+
+    Parameters have JAX's default float type, float32; computations follow the tokens' dtype.
+    """
     bound = inputs**-0.5
     return jax.random.uniform(key, (inputs, outputs), minval=-bound, maxval=bound)
 
@@ -60,6 +63,26 @@ def split_heads(x: Float[Array, "*batch hd"], heads: int) -> Float[Array, "*batc
 def merge_heads(x: Float[Array, "*batch h d"]) -> Float[Array, "*batch hd"]:
     """`[..., h, d] -> [..., h d]`."""
     return x.reshape(*x.shape[:-2], -1)
+
+
+def qkv(
+    params: dict[str, Array],
+    x: Float[Array, "b t m"],
+    context: Float[Array, "b s m"],
+    heads: int,
+    kv_heads: int,
+) -> tuple[Float[Array, "b t h d"], Float[Array, "b s g d"], Float[Array, "b s g e"]]:
+    """Queries of x, keys and values of the context, split into heads."""
+    return (
+        split_heads(linear(x, params["query"]), heads),
+        split_heads(linear(context, params["key"]), kv_heads),
+        split_heads(linear(context, params["value"]), kv_heads),
+    )
+
+
+def output(params: dict[str, Array], mixed: Float[Array, "*batch h e"]) -> Float[Array, "*batch m"]:
+    """Heads merged and projected back to the model dimension."""
+    return linear(merge_heads(mixed), params["output"])
 
 
 def check_heads(dim: int, heads: int, kv_heads: int | None = None) -> None:
@@ -117,7 +140,7 @@ def padding(mask: Any, batch: int, length: int) -> Bool[Array, "b s"] | None:
     return jnp.asarray(mask, bool)
 
 
-def attention_mask(mask: Any, batch: int, length: int, *, causal: bool, offset: int = 0) -> Any:
+def attention_mask(mask: Any, batch: int, length: int, *, causal: bool) -> Any:
     """A mask for `attend`: of padding `[b, s]`, or any that `attend` takes, and causality.
 
     Args:
@@ -125,9 +148,8 @@ def attention_mask(mask: Any, batch: int, length: int, *, causal: bool, offset: 
         batch: b.
         length: s.
         causal: whether keys after the query are hidden, too.
-        offset: position of the first query among the keys.
     """
-    future = masks.causal(offset=offset) if causal else None
+    future = masks.causal() if causal else None
     if mask is None:
         return future
     if not isinstance(mask, masks.Mask):
@@ -152,9 +174,11 @@ class KeyValueCache(NamedTuple):
     position: Int[Array, ""]
 
     def append(self, key: Float[Array, "b g d"], value: Float[Array, "b g e"]) -> "KeyValueCache":
-        """The cache with one more token. Beyond its length the last entry is overwritten."""
+        """The cache with one more token. A token too many becomes NaN, and so does what sees it."""
+        # Under jit nothing can be raised, and an update past the end would replace the last token.
+        fits = self.position < self.key.shape[1]
         put = lambda buffer, x: lax.dynamic_update_slice_in_dim(
-            buffer, x[:, None].astype(buffer.dtype), self.position, axis=1
+            buffer, jnp.where(fits, x, jnp.nan)[:, None].astype(buffer.dtype), self.position, axis=1
         )
         return KeyValueCache(put(self.key, key), put(self.value, value), self.position + 1)
 
@@ -165,12 +189,18 @@ class KeyValueCache(NamedTuple):
 
 
 def key_value_cache(
-    batch: int, length: int, kv_heads: int, head_dim: int, value_dim: int | None = None
+    batch: int,
+    length: int,
+    kv_heads: int,
+    head_dim: int,
+    value_dim: int | None = None,
+    *,
+    dtype: Any = None,
 ) -> KeyValueCache:
-    """An empty cache, float32, for `length` tokens."""
+    """An empty cache for `length` tokens; value_dim defaults to head_dim, dtype to float32."""
     shape = (batch, length, kv_heads)
     return KeyValueCache(
-        jnp.zeros((*shape, head_dim)),
-        jnp.zeros((*shape, head_dim if value_dim is None else value_dim)),
+        jnp.zeros((*shape, head_dim), dtype),
+        jnp.zeros((*shape, head_dim if value_dim is None else value_dim), dtype),
         jnp.zeros((), jnp.int32),
     )

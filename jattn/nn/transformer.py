@@ -34,7 +34,7 @@ class TransformerConfig:
         causal: a decoder (True) or an encoder.
         mlp_ratio: inner dimension of the MLPs over m; 0 leaves them out.
         positions: `"none"`, `"learned"` (added to embeddings), or `"rotary"` (in those mechanisms
-            that have the option `rotary_positions`; at least one must).
+            that have the option `rotary`; at least one must).
         max_length: tokens that learned positions reach to.
         tie_embeddings: read out with the transposed token embedding.
     """
@@ -81,7 +81,7 @@ class TransformerConfig:
 
 def rotates(name: str) -> bool:
     """Whether a mechanism takes rotary positions."""
-    return "rotary_positions" in zoo.options(name)
+    return "rotary" in zoo.options(name)
 
 
 class Transformer(nnx.Module):
@@ -113,7 +113,7 @@ class Transformer(nnx.Module):
         blocks = []
         for name, options in config.per_layer():
             if config.positions == "rotary" and rotates(name):
-                options = {"rotary_positions": True} | options
+                options = {"rotary": True} | options
             mixer = Mixer(
                 name,
                 dim=config.dim,

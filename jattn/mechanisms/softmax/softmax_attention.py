@@ -11,10 +11,9 @@ logit per head.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.attention import attend, masks, scores
-from jattn.attention.positions import rotary
-from jattn.mechanisms import projections as p
+from jattn.attention import attend, scores
 from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.softmax.attention_mixer import attention_mixer
 
 
 def softmax_attention(
@@ -55,7 +54,7 @@ def make(
     heads: int,
     causal: bool = False,
     kv_heads: int | None = None,
-    rotary_positions: bool = False,
+    rotary: bool = False,
     window: int | None = None,
     soft_cap: float | None = None,
     sink: bool = False,
@@ -67,7 +66,7 @@ def make(
         heads: query heads h, a divisor of m.
         causal: hide later tokens.
         kv_heads: key-value heads g, a divisor of h; default h.
-        rotary_positions: rotate queries and keys by their positions; self-attention only.
+        rotary: rotate queries and keys by their positions; self-attention only.
         window: a token sees itself and window - 1 tokens before it (and after it, unless causal).
         soft_cap: see `softmax_attention`.
         sink: learn a sink logit per head, from 0.
@@ -82,68 +81,25 @@ def make(
         >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
-    kv_heads = heads if kv_heads is None else kv_heads
-    p.check_heads(dim, heads, kv_heads)
-    head_dim = dim // heads
-    if rotary_positions and head_dim % 2:
-        raise ValueError(f"heads: rotary positions need an even dim / heads, got {head_dim}")
-    if window is not None and window < 1:
-        raise ValueError(f"window: expected at least 1, got {window}")
     if soft_cap is not None and soft_cap <= 0:
         raise ValueError(f"soft_cap: expected a positive number, got {soft_cap}")
 
-    def init(key):
-        params = p.qkvo_init(key, dim, heads, kv_heads=kv_heads)
-        return params | {"sink": jnp.zeros(heads)} if sink else params
-
-    def project(params, x, context, positions):
-        query = p.split_heads(p.linear(x, params["query"]), heads)
-        key = p.split_heads(p.linear(context, params["key"]), kv_heads)
-        value = p.split_heads(p.linear(context, params["value"]), kv_heads)
-        if rotary_positions:
-            query, key = rotary(query, positions), rotary(key, positions)
-        return query, key, value
-
-    def out(params, mixed):
-        return p.linear(p.merge_heads(mixed), params["output"])
-
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if rotary_positions:
-            p.no_context("softmax_attention with rotary positions", context)
-        context = p.check_tokens(dim, x, context, positions)
-        mask = p.attention_mask(mask, *context.shape[:2], causal=causal)
-        if window is not None:
-            near = masks.sliding_window(window, 0 if causal else window - 1)
-            mask = near if mask is None else mask & near
-        mixed = softmax_attention(
-            *project(params, x, context, positions),
-            mask=mask,
-            soft_cap=soft_cap,
-            sink=params.get("sink"),
+    def core(params, query, key, value, *, mask, seen):
+        return softmax_attention(
+            query, key, value, mask=mask, soft_cap=soft_cap, sink=params.get("sink")
         )
-        return out(params, mixed)
 
-    def init_state(params, batch_size, max_length):
-        return p.key_value_cache(batch_size, max_length, kv_heads, head_dim)
-
-    def step(params, x, state):
-        positions = jnp.broadcast_to(state.position, (x.shape[0], 1))
-        query, key, value = project(params, x[:, None], x[:, None], positions)
-        state = state.append(key[:, 0], value[:, 0])
-        seen = state.filled
-        if window is not None:
-            seen = seen & (jnp.arange(seen.shape[-1]) >= state.position - window)
-        mixed = softmax_attention(
-            query,
-            state.key.astype(x.dtype),
-            state.value.astype(x.dtype),
-            mask=seen,
-            soft_cap=soft_cap,
-            sink=params.get("sink"),
-        )
-        return out(params, mixed)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return attention_mixer(
+        "softmax_attention",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        kv_heads=kv_heads,
+        core=core,
+        init=lambda key: {"sink": jnp.zeros(heads)} if sink else {},
+        rotary=rotary,
+        window=window,
+    )
 
 
 MECHANISM = Mechanism(
