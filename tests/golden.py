@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.adapters import linear_and_memory, theory
+from tests.adapters import linear_and_memory, scan_snap, theory
 
 HERE = Path(__file__).parent / "data" / "golden"
 DEFAULT_TOLERANCE = 2e-5
@@ -34,6 +34,7 @@ class Case(NamedTuple):
 # (family, mechanism) -> adapter(case) -> outputs named as in the case.
 ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **linear_and_memory.ADAPTERS,
+    **scan_snap.ADAPTERS,
     **theory.ADAPTERS,
 }
 

@@ -8,9 +8,10 @@ from jattn.training import cli
 from jattn.training.claims import Claim
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
 from jattn.training.fit import FitResult, fit
-from jattn.training.parallel import Parallel, parallel_config
+from jattn.training.parallel import Parallel, map_over_devices, parallel_config
 from jattn.training.report import write_gallery
 from jattn.training.run import Run
+from jattn.training.sweep import sweep
 
 __all__ = [
     "Claim",
@@ -22,6 +23,8 @@ __all__ = [
     "UsageError",
     "cli",
     "fit",
+    "map_over_devices",
     "parallel_config",
+    "sweep",
     "write_gallery",
 ]

@@ -1,0 +1,61 @@
+"""The experiment at toy sizes: files, claims, resuming, strategies, bad settings."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.scan_and_snap import PRESETS, get_config
+from experiments.scan_and_snap import run_experiment
+from experiments.scan_snap.common import trainer
+from jattn.tasks.sequence_classes import sequence_classes
+from jattn.training import Parallel, Run, UsageError, cli, sweep
+
+
+def test_theory_holds_and_resumes(tmp_path):
+    argv = ["prog", f"--workdir={tmp_path}", "--config.part=theory"]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(run_experiment, name="scan_and_snap", argv=argv)
+        assert stopped.value.code == 0
+    claims = json.loads((tmp_path / "claims.json").read_text())
+    assert {"S1", "S2", "S4", "S5"} <= {claim["id"] for claim in claims}
+    assert (tmp_path / "figures" / "attention_growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_every_claim_is_stated(tmp_path):
+    config = get_config()
+    config.update({"seeds": 2, "medium_seeds": 2, "medium_num_last": (1, 3)})
+    with Run.open(tmp_path, config, name="toy") as run:
+        ids = {claim.id.split("-")[0] for claim in run_experiment(config, run)}
+    assert {f"S{n}" for n in range(1, 17)} == ids
+
+
+def test_sweeps_agree_over_strategies(tmp_path):
+    classes = sequence_classes(1, 2, num_common=2, num_distinct=3)
+    function = trainer(classes, steps=5, batch_size=8, length=16, optimizer="sgd", init="uniform")
+    rates = np.array([[1.0, 1.0], [5.0, 1.0]], np.float32)
+    cells = [{"seed": np.int32(seed), "rates": rates} for seed in range(3)]
+    found = {}
+    for strategy in ("jit", "shard_map", "pmap"):
+        with Run.open(
+            tmp_path / strategy, {}, name="toy", parallel=Parallel(strategy=strategy)
+        ) as run:
+            found[strategy] = sweep(run, "toy", function, cells)
+    assert found["jit"]["attention"].shape == (3, 2, 6, 2, 11)
+    np.testing.assert_allclose(found["jit"]["attention"].sum(-1), 1, atol=1e-5)
+    for strategy in ("shard_map", "pmap"):
+        for name, values in found["jit"].items():
+            np.testing.assert_allclose(found[strategy][name], values, atol=1e-5)
+
+
+def test_bad_settings(tmp_path):
+    config = get_config()
+    config.part = "theory,nothing"
+    with (
+        Run.open(tmp_path, config, name="toy") as run,
+        pytest.raises(UsageError, match="part: expected any of"),
+    ):
+        run_experiment(config, run)
+    assert all(get_config(preset).part == "all" for preset in PRESETS)
