@@ -1,7 +1,16 @@
 """Flax NNX modules: any mechanism as a layer, and transformers made of them."""
 
 from jattn.nn.blocks import MLP, Block
+from jattn.nn.generate import generate
 from jattn.nn.mixer import Mixer
-from jattn.nn.transformer import Transformer, TransformerConfig, generate
+from jattn.nn.transformer import DecodingState, Transformer, TransformerConfig
 
-__all__ = ["MLP", "Block", "Mixer", "Transformer", "TransformerConfig", "generate"]
+__all__ = [
+    "MLP",
+    "Block",
+    "DecodingState",
+    "Mixer",
+    "Transformer",
+    "TransformerConfig",
+    "generate",
+]

@@ -9,42 +9,44 @@ from jaxtyping import Array, Float, Int
 from jattn.mechanisms import zoo
 from jattn.mechanisms.mixer import Mixer as MixerPair
 
+NO_STEP = "mechanism: expected one with a step form, as streaming ones made with causal=True have"
+
 
 class Mixer(nnx.Module):
     """Wraps a mechanism of the zoo, or any `(init, apply)` pair, as a module.
 
+    Its parameters are `nnx.Param`s in `params`, in the same pytree as the pair's.
+
     Args:
-        mechanism: a name of `jattn.zoo.names()`, or a `Mixer` pair.
+        mechanism: a name of `jattn.zoo.names()`, or a pair, a `jattn.mechanisms.mixer.Mixer`.
         rngs: where the initial parameters come from (stream `params`).
-        dim, heads, causal, **options: of the mechanism, if it is given by name.
+        **options: `dim`, `heads`, `causal` and the mechanism's own, if it is given by name.
+
+    Raises:
+        ValueError: an unknown name or option, a size that does not fit, or options of a pair.
 
     Example:
         >>> import jax.numpy as jnp
         >>> mixer = Mixer("softmax_attention", dim=16, heads=4, causal=True, rngs=nnx.Rngs(0))
         >>> mixer(jnp.ones((1, 5, 16))).shape
         (1, 5, 16)
+        >>> sorted(mixer.params)
+        ['key', 'output', 'query', 'value']
     """
 
     def __init__(self, mechanism: str | MixerPair, *, rngs: nnx.Rngs, **options: Any):
         if isinstance(mechanism, str):
             self.pair = zoo.make(mechanism, **options)
         elif options:
-            raise ValueError(f"{next(iter(options))}: a Mixer pair takes no options")
+            raise ValueError(f"{next(iter(options))}: a pair is made already and takes no options")
         else:
             self.pair = mechanism
-        params = self.pair.init(rngs.params())
-        leaves, self.structure = jax.tree.flatten(params)
-        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
-        self.params = nnx.Dict(
-            {
-                path.strip("[']").replace("']['", "_"): nnx.Param(leaf)
-                for path, leaf in zip(paths, leaves, strict=True)
-            }
-        )
-        self.names = tuple(self.params)
+        # The same pytree as the pair's, with a Param in place of every array.
+        self.params = nnx.data(jax.tree.map(nnx.Param, self.pair.init(rngs.params())))
 
-    def _pytree(self) -> Any:
-        return jax.tree.unflatten(self.structure, [self.params[name][...] for name in self.names])
+    def _arrays(self) -> Any:
+        is_param = lambda node: isinstance(node, nnx.Param)
+        return jax.tree.map(lambda param: param[...], self.params, is_leaf=is_param)
 
     def __call__(
         self,
@@ -57,7 +59,7 @@ class Mixer(nnx.Module):
     ) -> Float[Array, "b t m"]:
         """Mixes a whole sequence; see `jattn.mechanisms.mixer.Mixer`."""
         return self.pair.apply(
-            self._pytree(), x, context=context, mask=mask, positions=positions, key=key
+            self._arrays(), x, context=context, mask=mask, positions=positions, key=key
         )
 
     def init_state(self, batch_size: int, max_length: int) -> Any:
@@ -67,8 +69,8 @@ class Mixer(nnx.Module):
             ValueError: the mechanism has no causal step form.
         """
         if self.pair.init_state is None:
-            raise ValueError("mechanism: it has no causal step form; make it with causal=True")
-        return self.pair.init_state(self._pytree(), batch_size, max_length)
+            raise ValueError(NO_STEP)
+        return self.pair.init_state(self._arrays(), batch_size, max_length)
 
     def step(self, x: Float[Array, "b m"], state: Any) -> tuple[Float[Array, "b m"], Any]:
         """Mixes one token.
@@ -77,5 +79,5 @@ class Mixer(nnx.Module):
             ValueError: the mechanism has no causal step form.
         """
         if self.pair.step is None:
-            raise ValueError("mechanism: it has no causal step form; make it with causal=True")
-        return self.pair.step(self._pytree(), x, state)
+            raise ValueError(NO_STEP)
+        return self.pair.step(self._arrays(), x, state)

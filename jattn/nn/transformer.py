@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_choice, check_shape
 from jattn.mechanisms import zoo
@@ -16,6 +15,7 @@ from jattn.nn.blocks import Block
 from jattn.nn.mixer import Mixer
 
 POSITIONS = ("none", "learned", "rotary")
+DTYPES = ("float32", "bfloat16")
 # A layer: a name of the zoo, or a name with the mechanism's options.
 Layer = str | tuple[str, Mapping[str, Any]]
 
@@ -35,8 +35,18 @@ class TransformerConfig:
         mlp_ratio: inner dimension of the MLPs over m; 0 leaves them out.
         positions: `"none"`, `"learned"` (added to embeddings), or `"rotary"` (in those mechanisms
             that have the option `rotary`; at least one must).
-        max_length: tokens that learned positions reach to.
+        max_length: tokens that learned positions reach to; unused by the others.
         tie_embeddings: read out with the transposed token embedding.
+        dtype: of activations, `"float32"` or `"bfloat16"`; parameters and logits are float32.
+
+    Raises:
+        ValueError: a value that does not fit, here already and not when the model is made.
+
+    Example:
+        >>> TransformerConfig(vocab_size=50, dim=64, heads=6)
+        Traceback (most recent call last):
+        ...
+        ValueError: heads: expected a divisor of dim=64, got 6
     """
 
     vocab_size: int
@@ -46,9 +56,10 @@ class TransformerConfig:
     mechanisms: Layer | Sequence[Layer] = "softmax_attention"
     causal: bool = True
     mlp_ratio: float = 4.0
-    positions: str = "rotary"
+    positions: str = "learned"
     max_length: int = 1024
     tie_embeddings: bool = True
+    dtype: str = "float32"
 
     def __post_init__(self):
         for field in ("vocab_size", "dim", "heads", "layers", "max_length"):
@@ -57,31 +68,56 @@ class TransformerConfig:
         if self.mlp_ratio < 0:
             raise ValueError(f"mlp_ratio: expected at least 0, got {self.mlp_ratio}")
         check_choice("positions", self.positions, POSITIONS)
+        check_choice("dtype", self.dtype, DTYPES)
         per_layer = self.per_layer()
         if len(per_layer) != self.layers:
             raise ValueError(
                 f"mechanisms: expected one, or one for each of {self.layers} layers, "
                 f"got {len(per_layer)}"
             )
-        if self.positions == "rotary" and not any(rotates(name) for name, _ in per_layer):
+        for name, options in per_layer:
+            zoo.make(name, **options)
+        if self.positions == "rotary" and not any("rotary" in options for _, options in per_layer):
             raise ValueError(
                 "positions: no layer's mechanism can rotate; use positions='learned' or 'none'"
             )
 
     def per_layer(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and options of every layer's mechanism."""
-        chosen = self.mechanisms
-        one = isinstance(chosen, str) or (
-            isinstance(chosen, tuple) and len(chosen) == 2 and isinstance(chosen[1], Mapping)
-        )
-        entries = [chosen] * self.layers if one else list(chosen)
-        pairs = [(entry, {}) if isinstance(entry, str) else entry for entry in entries]
-        return [(name, dict(options)) for name, options in pairs]  # type: ignore[misc]
+        """Name of every layer's mechanism, and all options it is made with."""
+        one = _name_and_options(self.mechanisms)
+        layers = []
+        for entry in [self.mechanisms] * self.layers if one else self.mechanisms:
+            found = _name_and_options(entry)
+            if found is None:
+                raise ValueError(f"mechanisms: expected a name or (name, options), got {entry!r}")
+            name, own = found
+            options: dict[str, Any] = dict(dim=self.dim, heads=self.heads, causal=self.causal)
+            if self.positions == "rotary" and "rotary" in zoo.options(name):
+                options["rotary"] = True
+            layers.append((name, {**options, **own}))
+        return layers
 
 
-def rotates(name: str) -> bool:
-    """Whether a mechanism takes rotary positions."""
-    return "rotary" in zoo.options(name)
+def _name_and_options(entry: Any) -> tuple[str, Mapping[str, Any]] | None:
+    """One layer's entry in one form, or None if it is not one. A list, as in JSON, is a tuple."""
+    match entry:
+        case str():
+            return entry, {}
+        case [str() as name, Mapping() as options]:
+            return name, options
+    return None
+
+
+class DecodingState(NamedTuple):
+    """What a decoder remembers between tokens.
+
+    Attributes:
+        position: how many tokens it has seen.
+        layers: per layer a key-value cache or a recurrent state.
+    """
+
+    position: Int[Array, ""]
+    layers: list[Any]
 
 
 class Transformer(nnx.Module):
@@ -106,39 +142,33 @@ class Transformer(nnx.Module):
     """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        self.embed = nnx.Embed(config.vocab_size, config.dim, rngs=rngs)
-        learned = config.positions == "learned"
-        self.places = nnx.Embed(config.max_length, config.dim, rngs=rngs) if learned else None
+        dim, dtype = config.dim, jnp.dtype(config.dtype)
+        self.causal, self.max_length = config.causal, config.max_length
+        self.embed = nnx.Embed(config.vocab_size, dim, dtype=dtype, rngs=rngs)
+        learned, untied = config.positions == "learned", not config.tie_embeddings
+        self.places = nnx.Embed(config.max_length, dim, dtype=dtype, rngs=rngs) if learned else None
         blocks = []
         for name, options in config.per_layer():
-            if config.positions == "rotary" and rotates(name):
-                options = {"rotary": True} | options
-            mixer = Mixer(
-                name,
-                dim=config.dim,
-                heads=config.heads,
-                causal=config.causal,
-                rngs=rngs,
-                **options,
-            )
-            blocks.append(Block(mixer, config.dim, config.mlp_ratio, rngs=rngs))
+            mixer = Mixer(name, rngs=rngs, **options)
+            blocks.append(Block(mixer, dim, config.mlp_ratio, dtype=dtype, rngs=rngs))
         self.blocks = nnx.List(blocks)
-        self.norm = nnx.RMSNorm(config.dim, rngs=rngs)
-        tied = config.tie_embeddings
+        self.norm = nnx.RMSNorm(dim, dtype=dtype, rngs=rngs)
         self.head = (
-            None if tied else nnx.Linear(config.dim, config.vocab_size, use_bias=False, rngs=rngs)
+            nnx.Linear(dim, config.vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
+            if untied
+            else None
         )
 
     def _read_out(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch vocab"]:
         x = self.norm(x)
-        return self.embed.attend(x) if self.head is None else self.head(x)
+        logits = self.embed.attend(x) if self.head is None else self.head(x)
+        return logits.astype(jnp.float32)
 
     def __call__(
         self,
         tokens: Int[Array, "b t"],
         *,
-        mask: Bool[Array, "b t"] | None = None,
+        mask: Any = None,
         positions: Int[Array, "b t"] | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b t vocab"]:
@@ -146,7 +176,8 @@ class Transformer(nnx.Module):
 
         Args:
             tokens: `[b, t]`.
-            mask: True = a real token, False = padding.
+            mask: bool `[b, t]`, True = a real token, False = padding; or another mask that every
+                layer's mechanism takes.
             positions: default 0, 1, 2, ...
             key: for mechanisms that draw random numbers.
 
@@ -157,93 +188,45 @@ class Transformer(nnx.Module):
         check_shape("tokens", tokens, "b t", sizes)
         x = self.embed(tokens)
         if self.places is not None:
-            if positions is None and sizes["t"] > self.config.max_length:
-                raise ValueError(
-                    f"tokens: learned positions reach to {self.config.max_length}, "
-                    f"got length {sizes['t']}"
-                )
+            if positions is None:
+                self._check_length("tokens", sizes["t"])
             x = x + self.places(jnp.arange(sizes["t"]) if positions is None else positions)
         for index, block in enumerate(self.blocks):
             own = None if key is None else jax.random.fold_in(key, index)
             x = block(x, mask=mask, positions=positions, key=own)
         return self._read_out(x)
 
-    def init_state(self, batch_size: int, max_length: int) -> Any:
-        """An empty decoding state: per layer a key-value cache or a recurrent state.
+    def init_state(self, batch_size: int, max_length: int) -> DecodingState:
+        """An empty decoding state, for up to `max_length` tokens.
 
         Raises:
-            ValueError: the model is an encoder, or a layer's mechanism has no step form.
+            ValueError: the model is an encoder, a layer's mechanism has no step form, or learned
+                positions do not reach that far.
         """
-        if not self.config.causal:
-            raise ValueError("init_state: an encoder does not decode; use causal=True")
+        if not self.causal:
+            raise ValueError("causal: an encoder does not decode; make it with causal=True")
+        self._check_length("max_length", max_length)
         layers = [block.mixer.init_state(batch_size, max_length) for block in self.blocks]
-        return jnp.zeros((), jnp.int32), layers
+        return DecodingState(jnp.zeros((), jnp.int32), layers)
 
-    def step(self, tokens: Int[Array, " b"], state: Any) -> tuple[Float[Array, "b vocab"], Any]:
-        """Logits after one more token `[b]`, and the next state."""
-        position, layers = state
+    def _check_length(self, name: str, length: int) -> None:
+        if self.places is not None and length > self.max_length:
+            raise ValueError(
+                f"{name}: learned positions reach to {self.max_length} tokens, got {length}"
+            )
+
+    def step(
+        self, tokens: Int[Array, " b"], state: DecodingState
+    ) -> tuple[Float[Array, "b vocab"], DecodingState]:
+        """Logits after one more token `[b]`, and the next state.
+
+        Beyond the state's `max_length` there is no room, and a model with a cache gives NaN.
+        """
         x = self.embed(tokens)
         if self.places is not None:
-            x = x + self.places(position)
-        after = []
-        for block, layer in zip(self.blocks, layers, strict=True):
+            x = x + self.places(state.position)
+        layers = []
+        for block, layer in zip(self.blocks, state.layers, strict=True):
             x, layer = block.step(x, layer)
-            after.append(layer)
-        return self._read_out(x), (position + 1, after)
-
-
-def generate(
-    model: Transformer,
-    prompt: Int[Array, "b t"],
-    length: int,
-    *,
-    key: jax.Array | None = None,
-    temperature: float = 1.0,
-) -> Int[Array, "b length"]:
-    """Continues a prompt token by token.
-
-    Args:
-        model: a decoder.
-        prompt: `[b, t]`, t at least 1.
-        length: tokens to add.
-        key: draws from softmax(logits / temperature); None takes the likeliest token.
-        temperature: see `key`.
-
-    Returns:
-        The new tokens `[b, length]`.
-
-    Raises:
-        ValueError: an encoder, an empty prompt, or more tokens than learned positions.
-
-    Example:
-        >>> model = Transformer(TransformerConfig(vocab_size=50, dim=16), rngs=nnx.Rngs(0))
-        >>> generate(model, jnp.zeros((2, 3), int), 5).shape
-        (2, 5)
-    """
-    batch, given = prompt.shape
-    total = given + length
-    if given < 1:
-        raise ValueError("prompt: expected at least one token, got none")
-    if model.places is not None and total > model.config.max_length:
-        raise ValueError(
-            f"length: learned positions reach to {model.config.max_length}, got {total} tokens"
-        )
-    definition, variables = nnx.split(model)
-
-    def one(state, tokens):
-        logits, state = nnx.merge(definition, variables).step(tokens, state)
-        return state, logits
-
-    def extend(carry, index):
-        state, logits = carry
-        if key is None:
-            token = jnp.argmax(logits, -1)
-        else:
-            own = jax.random.fold_in(key, index)
-            token = jax.random.categorical(own, logits / temperature)
-        state, logits = one(state, token)
-        return (state, logits), token
-
-    state, logits = lax.scan(one, model.init_state(batch, total), prompt.T)
-    _, tokens = lax.scan(extend, (state, logits[-1]), jnp.arange(length))
-    return tokens.T
+            layers.append(layer)
+        return self._read_out(x), DecodingState(state.position + 1, layers)
