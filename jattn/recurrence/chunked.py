@@ -28,7 +28,7 @@ def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
     """
     # A hard reset, -inf, must have finite differences; exp of twice the least exponent is 0.
     decay = jnp.maximum(decay, 2 * jnp.finfo(decay.dtype).minexp * math.log(2))
-    coarse = jax.lax.stop_gradient(jnp.round(decay * 64) / 64)
+    coarse = jnp.round(decay * 64) / 64  # a step function: gradients go through fine parts
     size = decay.shape[-2]
     parts = jnp.stack([coarse, decay - coarse])
     return jnp.matmul(jnp.tri(size, dtype=decay.dtype), parts, precision="highest")
@@ -36,8 +36,7 @@ def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
 
 def _between(later: Float[Array, "2 ..."], earlier: Float[Array, "2 ..."]) -> Float[Array, "..."]:
     """The log decay from one time to another, from their two-part sums."""
-    coarse, fine = later - earlier
-    return coarse + fine
+    return jax.lax.stop_gradient(later[0] - earlier[0]) + (later[1] - earlier[1])
 
 
 def _pairs(
@@ -114,28 +113,45 @@ def recur_chunked(
     Returns:
         The reads, and the state after the last token.
     """
-    length = query.shape[1]
+    sequence = functools.partial(_sequence, chunk_size=chunk_size)
+    arrays = (query, key, value, decay, beta, state)
+    if query.shape[0] == 1:
+        # Without an axis for the batch of one, for which XLA would copy all inputs.
+        return jax.tree.map(lambda x: x[None], sequence(*jax.tree.map(lambda x: x[0], arrays)))
+    return jax.vmap(sequence)(*arrays)
+
+
+def _sequence(
+    query: Float[Array, "t h d"],
+    key: Float[Array, "t h d"],
+    value: Float[Array, "t h e"],
+    decay: Float[Array, "t h #d"] | None,
+    beta: Float[Array, "t h"] | None,
+    state: Float[Array, "h d e"],
+    chunk_size: int,
+) -> tuple[Float[Array, "t h e"], Float[Array, "h d e"]]:
+    """`recur_chunked` for one sequence."""
+    length = query.shape[0]
     size = min(chunk_size, length)
     if beta is not None or (decay is not None and decay.shape[-1] > 1):
         size = 1 << (size - 1).bit_length()  # blocks are going to be halved
     count = -(-length // size)
 
     def split(x):
-        """`[b, t, h, ...]` to `[n, b, c, h, ...]`, n chunks of c tokens."""
         # Padding with zeros writes nothing (key 0) and forgets nothing (log decay 0).
-        x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
+        x = jnp.pad(x, [(0, count * size - length)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(count, size, *x.shape[1:])
 
     # The backward pass keeps the state that enters each chunk and computes the rest again, which
     # costs less than writing it to memory and reading it back.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chunk(state, inputs):
-        inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), inputs)  # [b, h, c, ...]
+        inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), inputs)  # [h, c, ...]
         query, key, value, decay, beta = inputs
         read, met, kept, rest, elapsed = query, key, key, state, None
         if decay is not None:
             elapsed = _elapsed(decay)
-            since_start = jnp.exp(elapsed[0] + elapsed[1])
+            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
             until_end = jnp.exp(_between(elapsed[..., -1:, :], elapsed))
             read, met, kept = query * since_start, key * since_start, key * until_end
             rest = since_start[..., -1:, :].mT * state
@@ -145,9 +161,8 @@ def recur_chunked(
             system = beta * jnp.tril(_pairs(key, key, elapsed), -1)
             writes = _unit_lower_inverse(system) @ (beta * (value - met @ state))
         out = read @ state + _pairs(query, key, elapsed) @ writes
-        return rest + kept.mT @ writes, jnp.moveaxis(out, 1, 2)
+        return rest + kept.mT @ writes, jnp.moveaxis(out, 0, 1)
 
     inputs = jax.tree.map(split, (query, key, value, decay, beta))
     state, out = jax.lax.scan(chunk, state, inputs)
-    out = jnp.moveaxis(out, 0, 1)  # [b, n, c, h, e]
-    return out.reshape(out.shape[0], count * size, *out.shape[3:])[:, :length], state
+    return out.reshape(count * size, *out.shape[2:])[:length], state

@@ -9,9 +9,6 @@ from jattn.checks import check_choice, check_shape
 from jattn.recurrence.chunked import recur_chunked
 from jattn.recurrence.scan import recur_scan
 
-# Up to this length a scan costs less than the set-up of the matrix products.
-SHORT = 4
-
 
 def recur(
     query: Float[Array, "b t h d"],
@@ -38,7 +35,7 @@ def recur(
     after it has decayed. There is no hidden scale: multiply `query` by `d**-0.5` where wanted.
     Delta rules want keys of unit norm. All modes give the same numbers:
 
-    - `"scan"`: token by token, O(t d e) operations in t dependent steps; for short inputs.
+    - `"scan"`: token by token, O(t d e) operations in t dependent steps; for single tokens.
     - `"chunk"`: matrix products within chunks, t / chunk_size dependent steps; for training.
     - `"parallel"`: one chunk over everything, O(t^2 (d + e)) operations.
 
@@ -51,7 +48,8 @@ def recur(
         beta: strength of the delta rule's write `[b, t, h]`, in [0, 1] (to 2 for negative
             eigenvalues). None writes without looking.
         initial_state: state before the first token, `[b, h, d, e]`; None is zero.
-        mode: `"scan"`, `"chunk"`, `"parallel"`, or None to choose by length.
+        mode: `"scan"`, `"chunk"`, `"parallel"`, or None: `"scan"` for one
+            token, else `"chunk"`.
         chunk_size: tokens per chunk; in `"scan"`, tokens between states kept for the backward
             pass.
         return_state: whether to return the state after the last token as well.
@@ -117,7 +115,8 @@ def recur(
         state = initial_state.astype(work_type)
 
     if mode is None:
-        mode = "scan" if length <= SHORT else "chunk"
+        # Chunks win from two tokens on; decoding goes by single ones.
+        mode = "scan" if length == 1 else "chunk"
     engine = recur_scan if mode == "scan" else recur_chunked
     size = length if mode == "parallel" else chunk_size
     out, state = engine(query, key, value, decay, beta, state, size)
