@@ -9,7 +9,7 @@ decoder has converged attention snaps, and freezes.
 
 Presets (time on 2 CPU cores):
     small   theory, reduced dynamics, Syn-Small, Syn-Medium with 1 and 3 query tokens: 1 minute.
-    full    all 64 cells of the paper's entropy table: 3 minutes.
+    full    all 64 cells of the paper's entropy table, and English text: 5 minutes.
     paper   the same with more seeds.
 """
 
@@ -18,7 +18,7 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("theory", "reduced", "descent", "small", "medium")
+PARTS = ("theory", "reduced", "descent", "small", "medium", "text")
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -27,7 +27,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
     # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    config.part = "theory,reduced,descent,small,medium"
     # Layout of the sequence classes of Syn-Small.
     config.data = ml_collections.ConfigDict(
         dict(
@@ -62,11 +62,37 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
             step=0.01,
         )
     )
+    # English text: a file, or "" for the documentation that comes with Python.
+    config.text_model = ml_collections.ConfigDict(
+        dict(
+            file="",
+            vocabulary=2_000,
+            dim=100,
+            layers=(1, 3),
+            length=35,
+            batch_size=20,
+            dropout=0.2,
+            steps=400,
+            logs=40,
+            sgd_rates=(1.0, 3.0, 5.0),
+            adam_rates=(0.001, 0.003),
+        )
+    )
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
+        config.part = "all"
         config.medium_num_last = (1, 3, 5, 10)
     if preset == "paper":
         config.seeds = 20
         config.medium_seeds = 40
+        config.text_model.update(
+            dict(
+                vocabulary=28_800,
+                dim=200,
+                steps=6_000,
+                sgd_rates=(1.0, 2.0, 3.0, 4.0, 5.0),
+                adam_rates=(0.0003, 0.001, 0.003, 0.01),
+            )
+        )
     return config

@@ -10,7 +10,7 @@ The settings, presets and expected times are in configs/scan_and_snap.py.
 """
 
 from configs.scan_and_snap import PARTS
-from experiments.scan_snap import theory, training
+from experiments.scan_snap import text, theory, training
 from jattn.training import Claim, Run, UsageError, cli
 
 RUN = {
@@ -19,6 +19,7 @@ RUN = {
     "descent": theory.population_descent,
     "small": training.small,
     "medium": training.medium,
+    "text": text.text,
 }
 
 

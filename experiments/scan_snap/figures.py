@@ -116,3 +116,26 @@ def entropy_over_ratio(run, tables, errors, paper, rates, ratios) -> None:
         "Entropy of attention within distinct tokens after training, mean and standard error over "
         "seeds. Crosses: the paper's values.",
     )
+
+
+def text_curves(run, found, settings) -> None:
+    """Entropy and attention to common words over training on text (paper: figures 7 and 10)."""
+    figure, axes = panels(2, len(found), width=3.0, sharex=True)
+    for column, ((optimizer, layers), curves) in enumerate(found.items()):
+        rates = settings.sgd_rates if optimizer == "sgd" else settings.adam_rates
+        steps = np.linspace(0, settings.steps, curves["entropy"].shape[1])
+        for color, rate, entropy, share in zip(
+            COLORS, rates, curves["entropy"], curves["common"], strict=False
+        ):
+            axes[0, column].plot(steps, entropy, color=color, label=f"rate {rate:g}")
+            axes[1, column].plot(steps, share, color=color)
+        axes[1, column].axhline(1.0, color="black", linewidth=0.6, linestyle=":")
+        title = f"{optimizer}, {layers} layer{'s' if layers > 1 else ''}"
+        label(axes[0, column], "", "entropy (nats)", title)
+        label(axes[1, column], "step", "attention on common words")
+    run.save_figure(
+        figure,
+        "text",
+        "English text: entropy of the first layer's attention, and attention paid to common words "
+        "relative to their share of the context (1: as often as they occur), over training.",
+    )

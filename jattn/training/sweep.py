@@ -35,6 +35,7 @@ def sweep(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with Run.open(folder, {}, name="example") as run:
         ...         squares = sweep(run, "squares", lambda x: {"square": x * x}, [1.0, 2.0, 3.0])
+        squares: 3/3...
         >>> squares["square"].tolist()
         [1.0, 4.0, 9.0]
     """

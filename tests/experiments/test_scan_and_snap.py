@@ -58,4 +58,5 @@ def test_bad_settings(tmp_path):
         pytest.raises(UsageError, match="part: expected any of"),
     ):
         run_experiment(config, run)
-    assert all(get_config(preset).part == "all" for preset in PRESETS)
+    assert get_config("full").part == "all"
+    assert {get_config(preset).steps for preset in PRESETS} == {100}
