@@ -76,11 +76,9 @@ def make(
     """
 
     def core(params, query, key, value, *, mask, seen):
-        if bias is None:
-            # The floor is for queries before all real tokens; they see nothing whatever the bias.
-            own = -jnp.log(jnp.maximum(seen, 1).astype(jnp.float32))[:, None, :, None]
-        else:
-            own = bias
+        # The floor is for queries before all real tokens; they see nothing whatever the bias.
+        by_count = -jnp.log(jnp.maximum(seen, 1))[:, None, :, None]
+        own = by_count if bias is None else bias
         return sigmoid_attention(query, key, value, bias=own, mask=mask)
 
     return attention_mixer(
