@@ -87,8 +87,10 @@ def _unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c
     if size <= 2:
         return jnp.eye(size, dtype=lower.dtype) - lower
     half = size // 2
-    blocks = jnp.concatenate([lower[..., :half, :half], lower[..., half:, half:]], -3)
-    first, second = jnp.split(_unit_lower_inverse(blocks), 2, -3)
+    # Blocks join the axis of heads as its faster part, along which it may be spread over devices.
+    blocks = jnp.stack([lower[..., :half, :half], lower[..., half:, half:]], -3)
+    blocks = _unit_lower_inverse(blocks.reshape(*lower.shape[:-3], -1, half, half))
+    first, second = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
     corner = -second @ lower[..., half:, :half] @ first
     top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
     return jnp.concatenate([top, jnp.concatenate([corner, second], -1)], -2)

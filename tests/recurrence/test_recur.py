@@ -1,5 +1,6 @@
 """The recurrent engine: every mode against the definition, values and gradients."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jattn.recurrence import recur
 
@@ -201,3 +203,15 @@ def test_bad_choices_are_named(plain_checks):
         recur(**x, chunk_size=0)
     with pytest.raises(NotImplementedError, match="no Pallas kernel"):
         recur(**x, implementation="pallas")
+
+
+def test_batch_and_heads_spread_over_devices_without_communication():
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=auto, devices=jax.devices()[:4])
+    place = NamedSharding(mesh, PartitionSpec("data", None, "model"))
+    channel = jax.ShapeDtypeStruct((2, 8, 4, 4), jnp.float32, sharding=place)
+    head = jax.ShapeDtypeStruct((2, 8, 4), jnp.float32, sharding=place)
+    program = jax.jit(partial(recur, mode="chunk")).lower(
+        channel, channel, channel, decay=channel, beta=head
+    )
+    assert not re.findall(r"all-\w+\(|collective-permute\(", program.compile().as_text())
