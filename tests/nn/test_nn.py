@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 import jattn
-from jattn.nn import Mixer, Transformer, TransformerConfig, generate
+from jattn.nn import Block, Mixer, Transformer, TransformerConfig, generate
 
 STREAMING = [name for name in jattn.zoo.names() if jattn.zoo.info(name).streaming]
 VOCAB = 20
@@ -126,8 +126,38 @@ def test_generate_takes_the_likeliest_token_or_draws():
     hot = draw(1, 1e4)
     np.testing.assert_array_equal(hot, draw(1, 1e4))
     assert np.any(hot != draw(2, 1e4))
+    assert np.ptp(np.asarray(hot), axis=1).all()
     # Nearly uniform: six tokens among twenty are not all the likeliest.
     assert np.any(hot != new)
+
+
+def test_blocks_add_to_what_they_are_given_after_a_norm():
+    rngs = nnx.Rngs(0)
+    x = jax.random.normal(jax.random.key(0), (1, 4, 8))
+    mixer = Mixer("softmax_attention", dim=8, heads=2, rngs=rngs)
+    bare = nnx.jit(lambda block, x: block(x) - x)
+    added = bare(Block(mixer, 8, 0.0, rngs=rngs), x)
+    np.testing.assert_allclose(bare(Block(mixer, 8, 0.0, rngs=rngs), 10 * x), added, atol=1e-5)
+    full = Block(mixer, 8, 2.0, rngs=rngs)
+    assert full.mlp is not None
+    assert float(jnp.abs(bare(full, x) - added).max()) > 1e-2
+    full.mlp.down.kernel[...] *= 0
+    np.testing.assert_allclose(bare(full, x), added, atol=1e-6)
+
+
+def test_every_layer_has_a_key_of_its_own():
+    model = small(mlp_ratio=0.0)
+    keys = []
+
+    def listen(params, x, /, *, context, mask, positions, key):
+        keys.append(jax.random.key_data(key).tolist())
+        return x
+
+    for block in model.blocks:
+        block.mixer.pair = block.mixer.pair._replace(apply=listen)
+    model(TOKENS, key=jax.random.key(0))
+    assert len(keys) == 2
+    assert keys[0] != keys[1]
 
 
 def test_functional_training_lowers_the_loss():
