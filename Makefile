@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs
+# Experiments that `make reproduce` runs, separated by commas; empty: all.
+ONLY ?= in_context_regression
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-pyproject
 JOBS ?= 2
@@ -12,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 .PHONY: help reproduce test test-all lint bench docs clean
 
 help:
-	@echo "make reproduce   reproduce the registered papers (small presets), gallery in $(RUNS)/index.html"
+	@echo "make reproduce   reproduce in-context regression, gallery in $(RUNS)/index.html (ONLY= for all papers)"
 	@echo "make test        the test suite"
 	@echo "make test-all    the test suite with its slow tests"
 	@echo "make lint        ruff and pyright"
@@ -30,7 +32,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 reproduce: $(STAMP)
-	$(BIN)/python -m experiments.reproduce --workdir=$(RUNS)
+	$(BIN)/python -m experiments.reproduce --workdir=$(RUNS) $(if $(ONLY),--only=$(ONLY))
 
 test: $(STAMP)
 	$(PYTEST) -m "not slow"

@@ -8,6 +8,7 @@ from tests import golden
 CASES = sorted(golden.HERE.rglob("*.json"))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_case_passes(path):
     case = golden.load(path)

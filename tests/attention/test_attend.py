@@ -87,6 +87,7 @@ CASES = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name, implementation, oracle):
     sizes, extra, options = CASES[name]

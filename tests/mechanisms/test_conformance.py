@@ -68,6 +68,7 @@ def test_card(name):
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
 
 
+@pytest.mark.smoke
 @every_case
 def test_shape_type_and_finite_gradients(name, causal):
     c = case(name, causal)
@@ -111,6 +112,7 @@ def test_padding_is_not_seen(name, causal):
     close(y[:, :short], c.apply(c.params, c.x[:, :short]))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", [n for n in zoo.names() if zoo.info(n).streaming])
 def test_steps_are_the_whole(name):
     c = case(name, True)

@@ -59,6 +59,7 @@ def definition(query, key, value, initial_state, decay=None, beta=None):
     return out, final
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("decay", "beta"), KINDS)
 def test_modes_follow_the_definition(decay, beta):
     x = inputs(13, decay=decay, beta=beta)
@@ -69,6 +70,7 @@ def test_modes_follow_the_definition(decay, beta):
         np.testing.assert_allclose(state, final, atol=5e-6, rtol=2e-6, err_msg=mode)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("decay", "beta"), KINDS)
 def test_modes_have_the_same_gradients(x64, decay, beta):
     x = inputs(9, decay=decay, beta=beta, dtype=np.float64)

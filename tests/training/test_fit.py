@@ -53,6 +53,7 @@ def test_is_what_its_docstring_says(toy, train, tmp_path):
     assert result.history["w"].shape == (4, 2, 4)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("seeds", "batch_size"), [(8, 6), (3, 16)], ids=["seeds", "batch"])
 def test_strategies_agree(train, tmp_path, seeds, batch_size):
     def losses(name, parallel):
@@ -76,6 +77,7 @@ def test_model_axis_divides_parameters(train, tmp_path):
     assert layout.sharding((2, 8), False).spec == Spec("data", None)
 
 
+@pytest.mark.smoke
 def test_stopped_and_resumed_is_the_same_bits(train, tmp_path):
     whole = train(tmp_path / "whole", ONE)
     parts = {"steps_per_dispatch": 5}
