@@ -1,5 +1,7 @@
 """Random-feature layers, their kernels, their targets and ridge fits, against their oracles."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ DIM, KEYS = 6, 5
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> Any:
     return sphere_tokens(jax.random.key(0), 20, KEYS, DIM)
 
 
@@ -34,7 +36,7 @@ def matrices(heads, bias_scale=0.0, seed=1):
 def test_attention_reads_a_set_and_the_network_does_not(tokens):
     order = jnp.array([3, 0, 4, 1, 2])
     weights = matrices(30)
-    features = layers.attention_features(*tokens, weights)
+    features = layers.attention_features(tokens.query, tokens.keys, weights)
     permuted = layers.attention_features(tokens.query, tokens.keys[:, order], weights)
     np.testing.assert_allclose(permuted, features, atol=1e-6)
     doubled = layers.attention_features(
@@ -43,23 +45,30 @@ def test_attention_reads_a_set_and_the_network_does_not(tokens):
     np.testing.assert_allclose(doubled, features, atol=1e-6)
 
     units = jax.random.normal(jax.random.key(2), (30, (KEYS + 1) * DIM + 1))
-    first = layers.network_features(*tokens, units)
+    first = layers.network_features(tokens.query, tokens.keys, units)
     second = layers.network_features(tokens.query, tokens.keys[:, order], units)
     assert float(jnp.abs(first - second).max()) > 0.1
 
 
 def test_relu_homogeneity_bias_zero_and_zero_values(tokens):
     weights = matrices(30)
-    features = layers.attention_features(*tokens, weights)
+    features = layers.attention_features(tokens.query, tokens.keys, weights)
     np.testing.assert_allclose(
-        layers.attention_features(*tokens, 3 * weights), 3 * features, rtol=1e-5, atol=1e-6
+        layers.attention_features(tokens.query, tokens.keys, 3 * weights),
+        3 * features,
+        rtol=1e-5,
+        atol=1e-6,
     )
     assert bool(jnp.all(matrices(30, bias_scale=0.0) == weights))
     assert not bool(jnp.all(matrices(30, bias_scale=1.0) == weights))
     # The bias adds <x_0, x_i> to the scores, and nothing for the constant.
     mean = matrices(4_000, bias_scale=2.0).mean(0)
     np.testing.assert_allclose(mean, 2 * np.diag([1.0] * DIM + [0.0]), atol=0.05)
-    assert not jnp.any(layers.random_feature_attention(*tokens, weights, jnp.zeros((30, DIM + 1))))
+    assert not jnp.any(
+        layers.random_feature_attention(
+            tokens.query, tokens.keys, weights, jnp.zeros((30, DIM + 1))
+        )
+    )
 
 
 @pytest.mark.parametrize("activation", ["relu", "softmax"])
@@ -74,26 +83,28 @@ def test_layer_is_one_attention_layer(tokens, activation):
         normalizer = Normalizer("mean_relu", lambda score: jax.nn.relu(score) / KEYS, divide=False)
     out = jattn.attend(query, key, key, normalizer=normalizer, scale=1.0)
     expected = jnp.einsum("bthe,he->b", out, values)
-    got = layers.random_feature_attention(*tokens, weights, values, activation=activation)
+    got = layers.random_feature_attention(
+        tokens.query, tokens.keys, weights, values, activation=activation
+    )
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
 def test_masked_keys_do_not_count(tokens):
     mask = jnp.broadcast_to(jnp.arange(KEYS) < 3, (20, KEYS))
-    short = tokens.query, tokens.keys[:, :3]
-    spoiled = tokens.query, tokens.keys.at[:, 3:].set(9.0)
+    query, short = tokens.query, tokens.keys[:, :3]
+    spoiled = tokens.keys.at[:, 3:].set(9.0)
     weights = matrices(10)
     for activation in layers.ACTIVATIONS:
         np.testing.assert_allclose(
-            layers.attention_features(*spoiled, weights, mask=mask, activation=activation),
-            layers.attention_features(*short, weights, activation=activation),
+            layers.attention_features(query, spoiled, weights, mask=mask, activation=activation),
+            layers.attention_features(query, short, weights, activation=activation),
             atol=1e-6,
         )
     units = jax.random.normal(jax.random.key(2), (10, (KEYS + 1) * DIM + 1))
     kept = jnp.concatenate([units[:, : 4 * DIM], units[:, -1:]], axis=1)
     np.testing.assert_allclose(
-        layers.network_features(*spoiled, units, mask=mask),
-        layers.network_features(*short, kept),
+        layers.network_features(query, spoiled, units, mask=mask),
+        layers.network_features(query, short, kept),
         atol=1e-6,
     )
 
@@ -144,18 +155,20 @@ def test_biased_arc_cosine_kernel_matches_quadrature(x64):
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_attention_gram_approaches_its_kernel(tokens, scale):
-    kernel = kernels.attention_kernel(*tokens, *tokens, bias_scale=scale)
+    kernel = kernels.attention_kernel(
+        tokens.query, tokens.keys, tokens.query, tokens.keys, bias_scale=scale
+    )
     assert float(jnp.linalg.eigvalsh(kernel).min()) > -1e-5
-    features = layers.attention_features(*tokens, matrices(20_000, scale))
+    features = layers.attention_features(tokens.query, tokens.keys, matrices(20_000, scale))
     gram = jnp.einsum("bhe,che->bc", features, features) / 20_000
     assert float(kernels.relative_gram_error(gram, kernel)) < 0.03
 
 
 def test_network_gram_approaches_its_kernel(tokens):
-    kernel = kernels.network_kernel(*tokens, *tokens)
+    kernel = kernels.network_kernel(tokens.query, tokens.keys, tokens.query, tokens.keys)
     assert float(jnp.linalg.eigvalsh(kernel).min()) > -1e-5
     units = jax.random.normal(jax.random.key(5), (50_000, (KEYS + 1) * DIM + 1))
-    features = layers.network_features(*tokens, units)
+    features = layers.network_features(tokens.query, tokens.keys, units)
     assert float(kernels.relative_gram_error(features @ features.T / 50_000, kernel)) < 0.03
 
 
@@ -218,8 +231,10 @@ def test_validation_chooses_the_penalty_that_noise_needs(x64):
 def test_blocks_do_not_change_the_gram():
     weights = matrices(23)
     data = sphere_tokens(jax.random.key(9), 12, KEYS, DIM)
-    every = layers.attention_features(*data, weights).reshape(12, -1)
-    features = lambda index: layers.attention_features(*data, weights[index]).reshape(12, -1)
+    every = layers.attention_features(data.query, data.keys, weights).reshape(12, -1)
+    features = lambda index: layers.attention_features(
+        data.query, data.keys, weights[index]
+    ).reshape(12, -1)
     for block in (4, 23, 100):
         got = blocked_gram(features, 3, 23, block=block, columns=8)
         part = every.reshape(12, 23, -1)[:, 3:].reshape(12, -1)
@@ -228,9 +243,9 @@ def test_blocks_do_not_change_the_gram():
 
 def test_bad_input_is_one_clear_line(plain_checks, tokens):
     with pytest.raises(ValueError, match=r"weights: expected shape \[h=3, d\+1=7, d\+1=7\]"):
-        layers.attention_features(*tokens, jnp.ones((3, 6, 6)))
+        layers.attention_features(tokens.query, tokens.keys, jnp.ones((3, 6, 6)))
     with pytest.raises(ValueError, match="activation: expected one of 'relu', 'softmax'"):
-        layers.attention_features(*tokens, matrices(2), activation="tanh")
+        layers.attention_features(tokens.query, tokens.keys, matrices(2), activation="tanh")
     with pytest.raises(ValueError, match="target: expected keys_P"):
         target("keys_two")
     with pytest.raises(ValueError, match="count, keys, dim: expected at least 1"):
