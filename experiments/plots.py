@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 # Colour-blind safe, in a fixed order so that a model keeps its colour across figures.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
@@ -55,6 +56,14 @@ def heat_map(
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=9)
+
+
+def log_scale(axis: Axes) -> None:
+    """A logarithmic y axis with plain numbers, at 1, 2 and 5 of each decade that is in sight."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def label(axis: Axes, x: str, y: str, title: str = "", *, legend: bool = True) -> None:

@@ -40,7 +40,7 @@ def check(config) -> None:
         try:
             target(name)
         except ValueError as error:
-            raise UsageError(f"targets: {error}") from None
+            raise UsageError(str(error).replace("target:", "targets:")) from None
     sweeps_of_sizes = {
         "sample_sizes": config.sample_sizes,
         "key_sweep.counts": config.key_sweep.counts,

@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     """What all cells of a sweep share, being shapes.
 
     Attributes:
-        model: `"attention"`, `"network"`, or one of `MODELS` that is a kernel.
+        model: one of `MODELS`; `"rfa"` and `"brfa"` are the same, the cell's bias counts.
         dim: d.
         keys: the largest number of keys.
         heads: numbers of heads, rising; a smaller layer is the beginning of a larger one.
@@ -108,7 +108,7 @@ def frozen_features(config, model: str, tokens, mask, key, bias_scale):
             tokens.query, tokens.keys, jax.vmap(draw)(keys_of(indices)), mask=mask
         )
 
-    return heads if model == "attention" else units
+    return units if model == "rfmlp" else heads
 
 
 def limit_kernel(config, model: str, tokens, columns: int):
@@ -130,7 +130,7 @@ def _grams(config, problem, cell, tokens, mask, key):
     features = frozen_features(config, problem.model, tokens, mask, key, cell.bias_scale)
     width = problem.dim + 1
     # A network gets as many trained weights as the heads have: d + 1 for each head.
-    per_head = 1 if problem.model == "attention" else width
+    per_head = width if problem.model == "rfmlp" else 1
     block = max(config.feature_chunk * per_head // width, 1)
     total, start, grams = 0.0, 0, []
     for count in problem.heads:

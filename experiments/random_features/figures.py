@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.plots import COLORS, label, panels
+from experiments.plots import COLORS, label, log_scale, panels
 from experiments.random_features import reference
 
 LABELS = {
@@ -55,7 +55,8 @@ def error_by_size(run, config, curves) -> None:
                 axis.plot(config.sample_sizes, known, "x", ms=4, color="black", alpha=0.6)
         best_constant(axis)
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        log_scale(axis)
+        axis.set_ylim(bottom=min(axis.get_ylim()[0], 0.2))  # small differences look small
         label(axis, "examples n", "relative test error", target, legend=axis is axes.flat[0])
     for axis in list(axes.flat)[len(targets) :]:
         axis.set_axis_off()
@@ -95,7 +96,7 @@ def error_by_keys(run, counts, targets, error, size: int) -> None:
             band(axis, counts, values[..., which].T, label=LABELS[model], **STYLES[model])
         best_constant(axis)
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        log_scale(axis)
         label(axis, "keys N", "relative test error", target)
     run.save_figure(
         figure,
@@ -112,7 +113,7 @@ def error_by_heads(run, counts, targets, finite, infinite, size: int) -> None:
         band(axis, counts, finite[..., which], label="RFA", **STYLES["rfa"])
         axis.axhline(infinite[:, which].mean(), label=LABELS["rfa_kernel"], **STYLES["rfa_kernel"])
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        log_scale(axis)
         label(axis, "heads M", "relative test error", target)
     run.save_figure(
         figure,
@@ -127,7 +128,7 @@ def error_by_bias(run, scales, targets, error, size: int) -> None:
     for which, target in enumerate(targets):
         band(axes[0, 0], scales, error[..., which].T, label=target, color=COLORS[which])
     best_constant(axes[0, 0])
-    axes[0, 0].set_yscale("log")
+    log_scale(axes[0, 0])
     label(axes[0, 0], "bias scale", "relative test error")
     run.save_figure(
         figure,
@@ -142,19 +143,19 @@ def error_by_share(run, shares, pairs, at) -> None:
     figure, axes = panels(1, 3, width=3.2)
     titles = {
         "mix": "(1-g) keys_2 + g corr_only_2",
-        "turned": "<x0, S xi>^2 <beta, xi>, S = (1-g)I + gO",
+        "turned": r"$\langle x_0, S x_i\rangle^2 \langle\beta, x_i\rangle$, $S = (1-g) I + g O$",
     }
     for axis, (family, (rfa, brfa)) in zip(axes[0], pairs.items(), strict=False):
         band(axis, shares, rfa, label=LABELS["rfa"], **STYLES["rfa"])
         band(axis, shares, brfa, label=LABELS["brfa"], **STYLES["brfa"])
-        axis.set_yscale("log")
+        log_scale(axis)
         label(axis, "g", "relative test error", titles[family])
     for color, (family, (rfa, brfa)) in zip(COLORS[3:], pairs.items(), strict=False):
         axes[0, 2].plot(
             shares, brfa.mean(0) / rfa.mean(0), marker="o", ms=3, color=color, label=family
         )
     best_constant(axes[0, 2])
-    axes[0, 2].set_yscale("log")
+    log_scale(axes[0, 2])
     label(axes[0, 2], "g", "BRFA / RFA error", "below 1 the bias pays")
     run.save_figure(
         figure,
@@ -175,7 +176,7 @@ def gram_errors(run, counts, curves, at) -> None:
     guide = curves["rfa"].mean(0)[0] * (np.array(counts) / counts[0]) ** -0.5
     axis.plot(counts, guide, color="black", linestyle=":", label="slope -1/2")
     axis.set_xscale("log")
-    axis.set_yscale("log")
+    log_scale(axis)
     label(axis, "heads or units M", "relative Gram error")
     run.save_figure(
         figure,

@@ -18,23 +18,30 @@ from jattn.training import Claim, Run
 
 # The thresholds below were set at this dimension, number of keys and of heads.
 STANDARD = (8, 8, 300)
-KINDS: dict[str, str] = {"rfa": "attention", "brfa": "attention", "rfmlp": "network"}
 
 
 def samples(run: Run, config) -> list[Claim]:
     """Test errors as the sample grows (R1, R4, R5, R7, R9, R10), and beside reference curves."""
     sizes = tuple(config.sample_sizes)
     curves = {}
-    for model in config.models:
-        kind = KINDS.get(model) or model
+    # RFA and BRFA differ in a number only, and share a program; every other model has its own.
+    biases = {"rfa": 0.0, "brfa": config.bias_scale}
+    shared = [model for model in config.models if model in biases]
+    groups = [shared] if shared else []
+    groups += [[model] for model in config.models if model not in biases]
+    for group in groups:
         problem = Problem(
-            kind, config.dim, config.key_count, (config.heads,), sizes, tuple(config.targets)
+            group[0], config.dim, config.key_count, (config.heads,), sizes, tuple(config.targets)
         )
-        bias = config.bias_scale if model == "brfa" else 0.0
-        cells = [Cell(seed, bias, config.key_count) for seed in range(config.seeds)]
-        error = errors(run, config, f"samples_{model}", problem, cells)["error"][:, 0]
-        for index, target in enumerate(config.targets):
-            curves[model, target] = error[:, :, index]
+        cells = [
+            Cell(seed, biases.get(model, 0.0), config.key_count)
+            for model in group
+            for seed in range(config.seeds)
+        ]
+        found = errors(run, config, f"samples_{group[0]}", problem, cells)["error"][:, 0]
+        for model, error in zip(group, np.split(found, len(group)), strict=True):
+            for index, target in enumerate(config.targets):
+                curves[model, target] = error[:, :, index]
     figures.error_by_size(run, config, curves)
 
     def at(model, target, wanted):
@@ -172,7 +179,7 @@ def wide(run: Run, config) -> list[Claim]:
     """The bias on odd powers of the correlation at the paper's size (R8)."""
     at = config.wide
     targets = ("corr_1", "corr_3")
-    problem = Problem("attention", at.dim, at.key_count, (at.heads,), (at.size,), targets)
+    problem = Problem("rfa", at.dim, at.key_count, (at.heads,), (at.size,), targets)
     options = config.copy_and_resolve_references()
     options.seeds = at.seeds
     error = attention_sweep(run, options, "wide", problem, (0.0, config.bias_scale))

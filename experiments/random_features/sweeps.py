@@ -31,8 +31,8 @@ def keys(run: Run, config) -> list[Claim]:
     counts = tuple(at.counts)
     cells = [Cell(seed, 0.0, count) for count in counts for seed in range(config.seeds)]
     error = {}
-    for model, kind in (("rfa", "attention"), ("rfmlp", "network")):
-        problem = Problem(kind, config.dim, max(counts), (at.heads,), (at.size,), targets)
+    for model in ("rfa", "rfmlp"):
+        problem = Problem(model, config.dim, max(counts), (at.heads,), (at.size,), targets)
         found = errors(run, config, f"keys_{model}", problem, cells)["error"][:, 0, 0]
         error[model] = found.reshape(len(counts), config.seeds, len(targets))
     figures.error_by_keys(run, counts, targets, error, at.size)
@@ -75,7 +75,7 @@ def heads(run: Run, config) -> list[Claim]:
     """More heads approach the kernel (R6)."""
     at, targets = config.head_sweep, ("keys_1", "keys_2", "corr_1")
     counts = tuple(at.counts)
-    problem = Problem("attention", config.dim, config.key_count, counts, (at.size,), targets)
+    problem = Problem("rfa", config.dim, config.key_count, counts, (at.size,), targets)
     finite = attention_sweep(run, config, "heads", problem, (0.0,))[0.0][:, :, 0]
     cells = [Cell(seed, 0.0, config.key_count) for seed in range(config.seeds)]
     limit = errors(run, config, "heads_limit", problem._replace(model="rfa_kernel"), cells)
@@ -100,7 +100,7 @@ def bias(run: Run, config) -> list[Claim]:
     """The strength of the bias has an optimum where it helps (R11)."""
     at, targets = config.bias_sweep, ("corr_only_2", "keys_2")
     scales = tuple(at.scales)
-    problem = Problem("attention", config.dim, config.key_count, (at.heads,), (at.size,), targets)
+    problem = Problem("rfa", config.dim, config.key_count, (at.heads,), (at.size,), targets)
     found = attention_sweep(run, config, "bias", problem, scales)
     error = np.stack([found[scale][:, 0, 0] for scale in scales])  # [scales, seeds, targets]
     figures.error_by_bias(run, scales, targets, error, at.size)
@@ -131,7 +131,7 @@ def interaction(run: Run, config) -> list[Claim]:
     shares = tuple(at.shares)
     families = {"mix": [f"mix_{g}" for g in shares], "turned": [f"turned_2_{g}" for g in shares]}
     targets = tuple(families["mix"] + families["turned"])
-    problem = Problem("attention", at.dim, at.key_count, (at.heads,), (at.size,), targets)
+    problem = Problem("rfa", at.dim, at.key_count, (at.heads,), (at.size,), targets)
     found = attention_sweep(run, config, "interaction", problem, (0.0, config.bias_scale))
     rfa, brfa = (found[scale][:, 0, 0] for scale in (0.0, config.bias_scale))
     split = lambda errors, family: errors[:, [targets.index(name) for name in families[family]]]
@@ -209,12 +209,12 @@ def kernel(run: Run, config) -> list[Claim]:
     at, curves, claims = config.kernel, {}, []
     counts = tuple(at.counts)
 
-    def distances(kind, limit, cell):
+    def distances(model, cell):
         base = jax.random.fold_in(jax.random.key(config.seed), cell.seed)
         data_key, weight_key = jax.random.split(base)
         tokens = sphere_tokens(data_key, at.inputs, at.key_count, at.dim)
-        features = frozen_features(config, kind, tokens, None, weight_key, cell.bias_scale)
-        exact = limit_kernel(config, limit, tokens, at.inputs)
+        features = frozen_features(config, model, tokens, None, weight_key, cell.bias_scale)
+        exact = limit_kernel(config, f"{model}_kernel", tokens, at.inputs)
         total, start, errors = 0.0, 0, []
         for count in counts:
             total += blocked_gram(
@@ -224,17 +224,13 @@ def kernel(run: Run, config) -> list[Claim]:
             start = count
         return {"error": jnp.stack(errors)}
 
-    for model, kind, scale in (
-        ("rfa", "attention", 0.0),
-        ("brfa", "attention", config.bias_scale),
-        ("rfmlp", "network", 0.0),
-    ):
+    for model, scale in (("rfa", 0.0), ("brfa", config.bias_scale), ("rfmlp", 0.0)):
         cells = [Cell(seed, scale, at.key_count) for seed in range(at.seeds)]
         with jax.enable_x64(True):
             found = sweep(
                 run,
                 f"kernel_{model}",
-                lambda cell, kind=kind, model=model: distances(kind, f"{model}_kernel", cell),
+                lambda cell, model=model: distances(model, cell),
                 cells,
             )
         curves[model] = found["error"]
