@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.adapters import linear_and_memory, scan_snap, theory
+from tests.adapters import dynamical_systems, linear_and_memory, scan_snap, theory
 
 HERE = Path(__file__).parent / "data" / "golden"
 DEFAULT_TOLERANCE = 2e-5
@@ -33,6 +33,7 @@ class Case(NamedTuple):
 
 # (family, mechanism) -> adapter(case) -> outputs named as in the case.
 ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    **dynamical_systems.ADAPTERS,
     **linear_and_memory.ADAPTERS,
     **scan_snap.ADAPTERS,
     **theory.ADAPTERS,
