@@ -10,10 +10,13 @@ Query i and key j are counted from 0 on both axes, whatever the lengths. To let 
 meet the last key when `t != s` (a cache, say), give `offset=s - t`.
 
 Masks are pytrees: they pass through `jax.jit` as arguments. Their arrays are leaves; the integers
-that shape a band or a block are part of the tree's structure, so changing one compiles anew.
+that shape a band or a block are part of the tree's structure, so changing one compiles anew. Every
+leaf has four axes that broadcast against `[b, h, t, s]`, so a tile of a mask is the same mask over
+the tiles of its leaves: backends, kernels too, cut those and call `allowed`.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -33,11 +36,22 @@ Index = int | Int[Array, ""]
 class Mask:
     """Base of all masks. `True` means: this query may attend to this key."""
 
+    def allowed(self, q_index: Array, k_index: Array) -> Array:
+        """The values at these indices, elementwise; the leaves are those of the same places.
+
+        Indices are integers that broadcast against each other and against the leaves.
+        """
+        raise NotImplementedError
+
     def tile(
         self, q_start: Index, k_start: Index, block_q: int, block_k: int
     ) -> Bool[Array, "..."]:
         """Values of the tile at (q_start, k_start), `[#b, #h, block_q, block_k]`."""
-        raise NotImplementedError
+        place = (q_start, k_start, block_q, block_k)
+        part = jax.tree.map(lambda leaf: slice_tile(jnp.asarray(leaf), *place), self)
+        q_index = (q_start + jnp.arange(block_q))[None, None, :, None]
+        values = part.allowed(q_index, (k_start + jnp.arange(block_k))[None, None, None])
+        return jnp.broadcast_to(values, (*values.shape[:2], block_q, block_k))
 
     def tiles(self, t: int, s: int, block_q: int, block_k: int) -> Any:
         """EMPTY, PARTIAL or FULL for each tile, int8 `[ceil(t/block_q), ceil(s/block_k)]`.
@@ -49,7 +63,7 @@ class Mask:
 
     def pad(self, t: int, s: int) -> "Mask":
         """The same mask with its arrays grown to lengths t and s; the new values mean nothing."""
-        return self
+        return jax.tree.map(lambda leaf: pad_plane(jnp.asarray(leaf), t, s), self)
 
     def check(self, b: int, h: int, t: int, s: int) -> None:
         """Raises ValueError where the mask's arrays do not fit these sizes."""
@@ -133,7 +147,7 @@ def prefix(length: int | Int[Array, " b"]) -> Mask:
         >>> (causal() | prefix(2)).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return _Prefix(length, -1)
+    return _Prefix(_plane(length, (-1, 1, 1, 1)), -1)
 
 
 def segments(q_ids: Int[Array, "b t"], k_ids: Int[Array, "b s"] | None = None) -> Mask:
@@ -153,7 +167,10 @@ def segments(q_ids: Int[Array, "b t"], k_ids: Int[Array, "b s"] | None = None) -
         >>> segments(jnp.array([[0, 0, 1]])).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
-    return _Segments(q_ids, q_ids if k_ids is None else k_ids)
+    k_ids = q_ids if k_ids is None else k_ids
+    for name, ids in (("q_ids", q_ids), ("k_ids", k_ids)):
+        check_shape(name, ids, "b t", {})
+    return _Segments(_plane(q_ids, (len(q_ids), 1, -1, 1)), _plane(k_ids, (len(k_ids), 1, 1, -1)))
 
 
 def block_diagonal(size: int) -> Mask:
@@ -193,7 +210,7 @@ def from_array(array: Bool[Array, "..."]) -> Mask:
         raise ValueError(
             f"mask: expected an array broadcastable to [b, h, t, s], got shape {list(array.shape)}"
         )
-    return _Values(jnp.reshape(array, (1,) * (4 - array.ndim) + array.shape))
+    return _Values(_plane(array, (1,) * (4 - array.ndim) + array.shape))
 
 
 def as_mask(mask: "Mask | Array") -> Mask:
@@ -202,6 +219,12 @@ def as_mask(mask: "Mask | Array") -> Mask:
 
 
 _STATIC = {"static": True}  # Fields of the tree's structure; the other fields are its leaves.
+
+
+def _plane(array: Any, shape: tuple[int, ...]) -> Any:
+    """Reshapes; in NumPy what is known when the program is traced, for summaries made there."""
+    xp = np if _known(array) else jnp
+    return xp.reshape(xp.asarray(array), shape)
 
 
 def _known(*arrays: Any) -> bool:
@@ -227,14 +250,13 @@ class _Band(Mask):
     low: int | None = dataclasses.field(metadata=_STATIC)
     high: int | None = dataclasses.field(metadata=_STATIC)
 
-    def tile(self, q_start, k_start, block_q, block_k):
-        distance = (k_start + jnp.arange(block_k)) - (q_start + jnp.arange(block_q))[:, None]
-        allowed = jnp.ones(distance.shape, bool)
+    def allowed(self, q_index, k_index):
+        bounds = []
         if self.low is not None:
-            allowed &= distance >= self.low
+            bounds.append(k_index >= q_index + self.low)
         if self.high is not None:
-            allowed &= distance <= self.high
-        return allowed[None, None]
+            bounds.append(k_index <= q_index + self.high)
+        return functools.reduce(jnp.logical_and, bounds)
 
     def tiles(self, t, s, block_q, block_k):
         (q_first, q_last), (k_first, k_last) = _blocks(t, block_q), _blocks(s, block_k)
@@ -253,19 +275,13 @@ class _Band(Mask):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Prefix(Mask):
-    """The index along `axis` (-1 keys, -2 queries) is below `length`."""
+    """The index along `axis` (-1 keys, -2 queries) is below `length`, `[#b, 1, 1, 1]`."""
 
     length: Any
     axis: int = dataclasses.field(metadata=_STATIC)
 
-    def _below(self, start, block):
-        index = start + jnp.arange(block)
-        return index < jnp.reshape(jnp.asarray(self.length), (-1, 1))
-
-    def tile(self, q_start, k_start, block_q, block_k):
-        start, block = (k_start, block_k) if self.axis == -1 else (q_start, block_q)
-        below = jnp.expand_dims(self._below(start, block), (1, 2 if self.axis == -1 else 3))
-        return jnp.broadcast_to(below, (below.shape[0], 1, block_q, block_k))
+    def allowed(self, q_index, k_index):
+        return (k_index if self.axis == -1 else q_index) < self.length
 
     def tiles(self, t, s, block_q, block_k):
         length = np.asarray(self.length) if _known(self.length) else jnp.asarray(self.length)
@@ -276,8 +292,8 @@ class _Prefix(Mask):
         return xp.broadcast_to(line if self.axis == -1 else line[:, None], shape)
 
     def check(self, b, h, t, s):
-        if jnp.ndim(self.length):
-            check_shape("mask (prefix length)", self.length, "b", {"b": b})
+        if self.length.shape[0] > 1:
+            check_shape("mask (prefix length)", self.length, "b 1 1 1", {"b": b})
 
     @property
     def T(self):
@@ -287,21 +303,19 @@ class _Prefix(Mask):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Segments(Mask):
-    """q_ids[i] == k_ids[j]."""
+    """q_ids `[b, 1, t, 1]` == k_ids `[b, 1, 1, s]`, or both the other way round."""
 
     q_ids: Any
     k_ids: Any
 
-    def tile(self, q_start, k_start, block_q, block_k):
-        q = jax.lax.dynamic_slice_in_dim(self.q_ids, q_start, block_q, 1)
-        k = jax.lax.dynamic_slice_in_dim(self.k_ids, k_start, block_k, 1)
-        return (q[:, :, None] == k[:, None, :])[:, None]
+    def allowed(self, q_index, k_index):
+        return self.q_ids == self.k_ids
 
     def tiles(self, t, s, block_q, block_k):
         xp = np if _known(self.q_ids, self.k_ids) else jnp
 
         def ranges(ids, block):
-            ids = xp.asarray(ids)
+            ids = xp.reshape(ids, (len(ids), -1))
             ids = xp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)), mode="edge")
             ids = ids.reshape(ids.shape[0], -1, block)
             return ids.min(-1), ids.max(-1)
@@ -311,19 +325,14 @@ class _Segments(Mask):
         same = (q_low == q_high)[:, :, None] & (k_low == k_high)[:, None]
         return _summary(meet.any(0), (meet & same).all(0))
 
-    def pad(self, t, s):
-        def grow(ids, length):
-            return jnp.pad(jnp.asarray(ids), ((0, 0), (0, length - ids.shape[1])))
-
-        return _Segments(grow(self.q_ids, t), grow(self.k_ids, s))
-
     def check(self, b, h, t, s):
-        check_shape("mask (q_ids)", self.q_ids, "b t", {"b": b, "t": t})
-        check_shape("mask (k_ids)", self.k_ids, "b s", {"b": b, "s": s})
+        sizes = {"b": b, "t": t, "s": s}
+        check_shape("mask (q_ids)", self.q_ids, "b 1 t 1", sizes)
+        check_shape("mask (k_ids)", self.k_ids, "b 1 1 s", sizes)
 
     @property
     def T(self):
-        return _Segments(self.k_ids, self.q_ids)
+        return _Segments(self.k_ids.swapaxes(2, 3), self.q_ids.swapaxes(2, 3))
 
 
 @jax.tree_util.register_dataclass
@@ -333,10 +342,8 @@ class _BlockDiagonal(Mask):
 
     size: int = dataclasses.field(metadata=_STATIC)
 
-    def tile(self, q_start, k_start, block_q, block_k):
-        q = (q_start + jnp.arange(block_q)) // self.size
-        k = (k_start + jnp.arange(block_k)) // self.size
-        return (q[:, None] == k)[None, None]
+    def allowed(self, q_index, k_index):
+        return q_index // self.size == k_index // self.size
 
     def tiles(self, t, s, block_q, block_k):
         q_low, q_high = (x[:, None] // self.size for x in _blocks(t, block_q))
@@ -356,9 +363,8 @@ class _Values(Mask):
 
     values: Any
 
-    def tile(self, q_start, k_start, block_q, block_k):
-        tile = slice_tile(self.values, q_start, k_start, block_q, block_k)
-        return jnp.broadcast_to(tile, (*tile.shape[:2], block_q, block_k))
+    def allowed(self, q_index, k_index):
+        return self.values
 
     def tiles(self, t, s, block_q, block_k):
         xp = np if _known(self.values) else jnp
@@ -377,15 +383,12 @@ class _Values(Mask):
 
         return _summary(blocked(False).any((0, 1, 3, 5)), blocked(True).all((0, 1, 3, 5)))
 
-    def pad(self, t, s):
-        return _Values(pad_plane(self.values, t, s))
-
     def check(self, b, h, t, s):
         as_plane("mask", self.values, b, h, t, s)
 
     @property
     def T(self):
-        return _Values(jnp.swapaxes(self.values, 2, 3))
+        return _Values(self.values.swapaxes(2, 3))
 
 
 @jax.tree_util.register_dataclass
@@ -397,17 +400,14 @@ class _Pair(Mask):
     right: Any
     union: bool = dataclasses.field(metadata=_STATIC)
 
-    def tile(self, *place):
-        left, right = self.left.tile(*place), self.right.tile(*place)
+    def allowed(self, q_index, k_index):
+        left, right = (part.allowed(q_index, k_index) for part in (self.left, self.right))
         return left | right if self.union else left & right
 
     def tiles(self, *grid):
         left, right = self.left.tiles(*grid), self.right.tiles(*grid)
         xp = np if _known(left, right) else jnp
         return xp.maximum(left, right) if self.union else xp.minimum(left, right)
-
-    def pad(self, t, s):
-        return _Pair(self.left.pad(t, s), self.right.pad(t, s), self.union)
 
     def check(self, b, h, t, s):
         self.left.check(b, h, t, s)
@@ -423,14 +423,11 @@ class _Pair(Mask):
 class _Not(Mask):
     mask: Any
 
-    def tile(self, *place):
-        return ~self.mask.tile(*place)
+    def allowed(self, q_index, k_index):
+        return ~self.mask.allowed(q_index, k_index)
 
     def tiles(self, *grid):
         return 2 - self.mask.tiles(*grid)
-
-    def pad(self, t, s):
-        return _Not(self.mask.pad(t, s))
 
     def check(self, b, h, t, s):
         self.mask.check(b, h, t, s)

@@ -5,10 +5,11 @@ An axis of size 1 stays of size 1 in every tile: nothing is ever spread to `[t, 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 
-def as_plane(name: str, array: Array, b: int, h: int, t: int, s: int) -> Array:
+def as_plane(name: str, array: Array | np.ndarray, b: int, h: int, t: int, s: int) -> Array:
     """The array with four axes; raises ValueError unless it broadcasts to `[b, h, t, s]`."""
     shape = (1,) * (4 - array.ndim) + array.shape
     if len(shape) != 4 or any(x not in (1, y) for x, y in zip(shape, (b, h, t, s), strict=True)):
@@ -16,7 +17,7 @@ def as_plane(name: str, array: Array, b: int, h: int, t: int, s: int) -> Array:
             f"{name}: expected a shape broadcastable to [b={b}, h={h}, t={t}, s={s}], "
             f"got {list(array.shape)}"
         )
-    return jnp.reshape(array, shape)
+    return jnp.asarray(array).reshape(shape)
 
 
 def pad_plane(array: Array, t: int, s: int) -> Array:
