@@ -293,7 +293,7 @@ class _Prefix(Mask):
 
     def check(self, b, h, t, s):
         if self.length.shape[0] > 1:
-            check_shape("mask (prefix length)", self.length, "b 1 1 1", {"b": b})
+            check_shape("mask (prefix length)", self.length[:, 0, 0, 0], "b", {"b": b})
 
     @property
     def T(self):
@@ -327,8 +327,8 @@ class _Segments(Mask):
 
     def check(self, b, h, t, s):
         sizes = {"b": b, "t": t, "s": s}
-        check_shape("mask (q_ids)", self.q_ids, "b 1 t 1", sizes)
-        check_shape("mask (k_ids)", self.k_ids, "b 1 1 s", sizes)
+        check_shape("mask (q_ids)", self.q_ids[:, 0, :, 0], "b t", sizes)
+        check_shape("mask (k_ids)", self.k_ids[:, 0, 0], "b s", sizes)
 
     @property
     def T(self):
