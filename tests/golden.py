@@ -18,7 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.adapters import dynamical_systems, linear_and_memory, scan_snap, theory
+from tests.adapters import (
+    dynamical_systems,
+    linear_and_memory,
+    scan_snap,
+    softmax_gates,
+    theory,
+)
 
 HERE = Path(__file__).parent / "data" / "golden"
 DEFAULT_TOLERANCE = 2e-5
@@ -36,6 +42,7 @@ ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **dynamical_systems.ADAPTERS,
     **linear_and_memory.ADAPTERS,
     **scan_snap.ADAPTERS,
+    **softmax_gates.ADAPTERS,
     **theory.ADAPTERS,
 }
 

@@ -80,9 +80,39 @@ def qkv(
     )
 
 
+def project_out(
+    params: dict[str, Array], merged: Float[Array, "*batch he"]
+) -> Float[Array, "*batch m"]:
+    """Merged heads projected back to the model dimension.
+
+    A combinator that wants the heads themselves takes `output` out of params, so every mixer that
+    ends here can be combined.
+    """
+    return linear(merged, params["output"]) if "output" in params else merged
+
+
 def output(params: dict[str, Array], mixed: Float[Array, "*batch h e"]) -> Float[Array, "*batch m"]:
-    """Heads merged and projected back to the model dimension."""
-    return linear(merge_heads(mixed), params["output"])
+    """Heads merged and projected back to the model dimension; see `project_out`."""
+    return project_out(params, merge_heads(mixed))
+
+
+def rms_norm(
+    x: Float[Array, "*batch d"], weight: Float[Array, " d"] | None = None, *, eps: float = 1e-6
+) -> Float[Array, "*batch d"]:
+    """`weight * x / sqrt(mean(x^2) + eps)` over the last axis, computed in float32 at least."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide * lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + eps)
+    return (wide if weight is None else wide * weight).astype(x.dtype)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`, 1 at least.
+
+    Example:
+        >>> largest_divisor(12, 5)
+        4
+    """
+    return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)
 
 
 def check_heads(dim: int, heads: int, kv_heads: int | None = None) -> None:
@@ -164,16 +194,16 @@ class KeyValueCache(NamedTuple):
     """Keys and values of the tokens so far, in a buffer of fixed length.
 
     Attributes:
-        key: `[b, s, g, d]`.
-        value: `[b, s, g, e]`.
+        key: `[b, s, gk, d]`.
+        value: `[b, s, gv, e]`.
         position: how many tokens are in it.
     """
 
-    key: Float[Array, "b s g d"]
-    value: Float[Array, "b s g e"]
+    key: Float[Array, "b s gk d"]
+    value: Float[Array, "b s gv e"]
     position: Int[Array, ""]
 
-    def append(self, key: Float[Array, "b g d"], value: Float[Array, "b g e"]) -> "KeyValueCache":
+    def append(self, key: Float[Array, "b gk d"], value: Float[Array, "b gv e"]) -> "KeyValueCache":
         """The cache with one more token. A token too many becomes NaN, and so does what sees it."""
         # Under jit nothing can be raised, and an update past the end would replace the last token.
         fits = self.position < self.key.shape[1]
@@ -188,19 +218,13 @@ class KeyValueCache(NamedTuple):
         return (jnp.arange(self.key.shape[1]) < self.position)[None, None, None]
 
 
-def key_value_cache(
-    batch: int,
-    length: int,
-    kv_heads: int,
-    head_dim: int,
-    value_dim: int | None = None,
-    *,
-    dtype: Any = None,
-) -> KeyValueCache:
-    """An empty cache for `length` tokens; value_dim defaults to head_dim, dtype to float32."""
-    shape = (batch, length, kv_heads)
-    return KeyValueCache(
-        jnp.zeros((*shape, head_dim), dtype),
-        jnp.zeros((*shape, head_dim if value_dim is None else value_dim), dtype),
-        jnp.zeros((), jnp.int32),
-    )
+def key_value_cache(key: Any, value: Any, length: int) -> KeyValueCache:
+    """An empty cache for `length` tokens.
+
+    Args:
+        key: what the keys of one token are like: an array or `jax.ShapeDtypeStruct` `[b, 1, g, d]`.
+        value: the same of values, `[b, 1, g, e]`.
+        length: s.
+    """
+    empty = lambda one: jnp.zeros((one.shape[0], length, *one.shape[2:]), one.dtype)
+    return KeyValueCache(empty(key), empty(value), jnp.zeros((), jnp.int32))

@@ -11,14 +11,21 @@ from jattn.mechanisms.linear import (
     retention,
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax import sigmoid_attention, softmax_attention
+from jattn.mechanisms.softmax import (
+    gated_attention,
+    mixture_of_heads,
+    sigmoid_attention,
+    softmax_attention,
+)
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     delta_rule.MECHANISM,
+    gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
     gated_linear_attention.MECHANISM,
     linear_attention.MECHANISM,
+    mixture_of_heads.MECHANISM,
     retention.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,

@@ -25,7 +25,7 @@ from jattn.mechanisms.projections import (
     check_heads,
     check_tokens,
     linear,
-    merge_heads,
+    output,
     padding,
     qkvo_init,
     split_heads,
@@ -146,7 +146,7 @@ def make(
         source = check_tokens(dim, x, context, positions)
         real = padding(mask, *source.shape[:2])
         out = linear_attention(*arrays(params, x, source), mask=real, **options)
-        return linear(merge_heads(out), params["output"])
+        return output(params, out)
 
     def init_state(params, batch_size, max_length):
         return jnp.zeros((batch_size, heads, size, size + normalize))
@@ -156,7 +156,7 @@ def make(
         out, state = linear_attention(
             *arrays(params, x, x), initial_state=state, return_state=True, **options
         )
-        return linear(merge_heads(out), params["output"])[:, 0], state
+        return output(params, out)[:, 0], state
 
     return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
 

@@ -14,6 +14,8 @@ from jattn.mechanisms.projections import (
     merge_heads,
     no_context,
     padding,
+    project_out,
+    rms_norm,
 )
 
 
@@ -88,12 +90,10 @@ def head_output(
 
     Reads of a recurrence have no bounded scale, as averages by softmax have: hence the norm.
     """
-    wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))
-    wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)
-    out = merge_heads(wide.astype(out.dtype))
+    out = merge_heads(rms_norm(out))
     if "gate" in params:
         out = out * jax.nn.silu(linear(x, params["gate"]))
-    return linear(out, params["output"])
+    return project_out(params, out)
 
 
 def unit_norm(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:

@@ -75,11 +75,11 @@ def make(
         (1, 6, 32)
     """
 
-    def core(params, query, key, value, *, mask, seen):
+    def core(params, query, key, value, scene):
         # The floor is for queries before all real tokens; they see nothing whatever the bias.
-        by_count = -jnp.log(jnp.maximum(seen, 1))[:, None, :, None]
+        by_count = -jnp.log(jnp.maximum(scene.seen, 1))[:, None, :, None]
         own = by_count if bias is None else bias
-        return sigmoid_attention(query, key, value, bias=own, mask=mask)
+        return sigmoid_attention(query, key, value, bias=own, mask=scene.mask)
 
     return attention_mixer(
         "sigmoid_attention",

@@ -84,9 +84,9 @@ def make(
     if soft_cap is not None and soft_cap <= 0:
         raise ValueError(f"soft_cap: expected a positive number, got {soft_cap}")
 
-    def core(params, query, key, value, *, mask, seen):
+    def core(params, query, key, value, scene):
         return softmax_attention(
-            query, key, value, mask=mask, soft_cap=soft_cap, sink=params.get("sink")
+            query, key, value, mask=scene.mask, soft_cap=soft_cap, sink=params.get("sink")
         )
 
     return attention_mixer(

@@ -1,0 +1,88 @@
+"""Adapters for gated, routed, differential, softplus and relative attention.
+
+Weights come as `[m, h, d]` and may have heads of any size, so layers are put together here from
+the mechanisms' own functions.
+"""
+
+import jax
+import jax.numpy as jnp
+
+import jattn
+from jattn.attention.positions import rotary
+from jattn.mechanisms.combinators import gate, moh_gates, query_norm_gates
+from jattn.mechanisms.projections import rms_norm
+
+
+def outputs_and_gradients(case, function, gradients):
+    """What `function(arrays)` gives, and gradients of sum(its output * cotangent), by name.
+
+    Args:
+        case: the case.
+        function: from arrays to `{name: output}`, the one the cotangent belongs to first.
+        gradients: `{input: the name of its gradient}`; those the case has are taken.
+    """
+    arrays = {name: jnp.asarray(array) for name, array in case.arrays.items()}
+    wanted = {name: of for name, of in gradients.items() if of in arrays}
+
+    def loss(inputs):
+        found = function(arrays | inputs)
+        return (next(iter(found.values())) * arrays.get("cotangent", 0.0)).sum(), found
+
+    inputs = {name: arrays[name] for name in wanted}
+    grads, found = jax.jit(jax.grad(loss, has_aux=True))(inputs)
+    found |= {of: grads[name] for name, of in wanted.items()}
+    return {name: value for name, value in found.items() if name in arrays}
+
+
+def heads_of(x, arrays, name):
+    """`x W_name + b_name` in heads."""
+    return jnp.einsum("btm,mhd->bthd", x, arrays[f"w{name}"]) + arrays.get(f"b{name}", 0.0)
+
+
+def projected(out, arrays):
+    return jnp.einsum("bthe,hem->btm", out, arrays["wo"]) + arrays.get("bo", 0.0)
+
+
+def mask_of(options, default):
+    return jattn.masks.causal() if options.get("causal", default) else None
+
+
+def gated(case):
+    options = case.info["options"]
+
+    def run(arrays):
+        x = arrays["x"]
+        query, key, value = (heads_of(x, arrays, name) for name in "qkv")
+        if options.get("qk_norm", False):
+            query, key = rms_norm(query, arrays["q_norm"]), rms_norm(key, arrays["k_norm"])
+        if options.get("rope", True):
+            query, key = rotary(query), rotary(key)
+        out = jattn.attend(query, key, value, mask=mask_of(options, True))
+        return {"y": projected(gate(out, heads_of(x, arrays, "g")), arrays)}
+
+    return outputs_and_gradients(case, run, {"x": "dx"})
+
+
+def mixture_of_heads(case):
+    options = case.info["options"]
+    sizes = dict(shared=options["shared"], chosen=options["routed"])
+    if "x" not in case.arrays:  # the router of a trained model alone
+        query = jnp.asarray(case.arrays["q"])
+        gates, share = query_norm_gates(query, **sizes)
+        return {"mask": gates, "gates": share}
+
+    def run(arrays):
+        x = arrays["x"]
+        query, key, value = (heads_of(x, arrays, name) for name in "qkv")
+        routers = (arrays.get(name) for name in ("w_routed", "w_shared", "w_type"))
+        gates, balance = moh_gates(x, *routers, **sizes)
+        out = jattn.attend(query, key, value, mask=mask_of(options, False))
+        return {"y": projected(out * gates[..., None], arrays), "aux": balance[None]}
+
+    return outputs_and_gradients(case, run, {"x": "dx"})
+
+
+ADAPTERS = {
+    ("softmax_variants", "gated_attention"): gated,
+    ("softmax_variants", "mixture_of_heads"): mixture_of_heads,
+}
