@@ -12,7 +12,9 @@ from jattn.mechanisms.linear import (
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
+    differential_attention,
     gated_attention,
+    grouped_differential_attention,
     mixture_of_heads,
     sigmoid_attention,
     softmax_attention,
@@ -21,10 +23,12 @@ from jattn.mechanisms.softmax import (
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     delta_rule.MECHANISM,
+    differential_attention.MECHANISM,
     gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
     gated_linear_attention.MECHANISM,
     linear_attention.MECHANISM,
+    grouped_differential_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
     retention.MECHANISM,
     sigmoid_attention.MECHANISM,

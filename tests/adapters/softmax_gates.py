@@ -11,6 +11,13 @@ import jattn
 from jattn.attention.positions import rotary
 from jattn.mechanisms.combinators import gate, moh_gates, query_norm_gates
 from jattn.mechanisms.projections import rms_norm
+from jattn.mechanisms.softmax.differential_attention import (
+    VECTORS,
+    diff_lambda,
+    differential_attention,
+    sub_norm,
+)
+from jattn.mechanisms.softmax.grouped_differential_attention import grouped_differential_attention
 
 
 def outputs_and_gradients(case, function, gradients):
@@ -82,7 +89,55 @@ def mixture_of_heads(case):
     return outputs_and_gradients(case, run, {"x": "dx"})
 
 
+def differential(case):
+    """The weights are what values of unit vectors become."""
+    options = case.info["options"]
+
+    def run(arrays):
+        x = arrays["x"]
+        query, key, value = (heads_of(x, arrays, name) for name in "qkv")
+        if options.get("rope", True):
+            query, key = rotary(query, interleaved=True), rotary(key, interleaved=True)
+        lambda_init = arrays["lambda_init"][0]
+        lam = diff_lambda(**{name: arrays[name] for name in VECTORS}, lambda_init=lambda_init)
+        attend = lambda value: differential_attention(
+            query, key, value, lam, pairing="authors", mask=mask_of(options, True)
+        )
+        out = sub_norm(attend(value), arrays["subln"], lambda_init)
+        length = x.shape[1]
+        units = jnp.broadcast_to(jnp.eye(length)[:, None], (len(x), length, value.shape[2], length))
+        return {
+            "y": projected(out, arrays),
+            "lambda_full": lam[None],
+            "weights": jnp.swapaxes(attend(units), 1, 2),
+        }
+
+    return outputs_and_gradients(case, run, {"x": "dx"})
+
+
+def grouped_differential(case):
+    options = case.info["options"]
+
+    def run(arrays):
+        value = arrays["v"]
+        pairs = value.reshape(*value.shape[:2], -1, 2 * value.shape[3])
+        out = grouped_differential_attention(
+            arrays["q"],
+            arrays["k"],
+            pairs,
+            arrays["lambda_full"][0],
+            ratio=options["ratio"],
+            mask=mask_of(options, True),
+        )
+        normed = sub_norm(out, arrays["subln"], arrays["lambda_init"][0])
+        return {"o": normed, "o_before_norm": out}
+
+    return outputs_and_gradients(case, run, {"q": "dq", "k": "dk", "v": "dv"})
+
+
 ADAPTERS = {
+    ("softmax_variants", "differential_attention"): differential,
     ("softmax_variants", "gated_attention"): gated,
+    ("softmax_variants", "grouped_differential_attention"): grouped_differential,
     ("softmax_variants", "mixture_of_heads"): mixture_of_heads,
 }

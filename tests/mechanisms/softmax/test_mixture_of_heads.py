@@ -51,7 +51,7 @@ def test_sums_of_gates():
     shared, chosen = 2, 3
     _, params = made(shared, chosen)
     router, shared_router, type_router = (params[name] for name in ROUTERS)
-    sizes = dict(shared=shared, chosen=chosen)
+    sizes: Any = dict(shared=shared, chosen=chosen)
     gates, balance = moh_gates(X, router, shared_router, None, **sizes)
     assert ((gates[..., shared:] > 0).sum(-1) == chosen).all()
     near(gates[..., :shared].sum(-1), shared)
@@ -69,7 +69,7 @@ def test_sums_of_gates():
 def test_balance():
     """It is the number of chosen heads at even shares, and at least that for equal tokens."""
     even, router = jnp.zeros((M, 6)), jax.random.normal(jax.random.key(2), (M, 6))
-    balance = lambda x, router, real=None: moh_gates(x, router, chosen=2, real=real)[1]
+    balance: Any = lambda x, router, real=None: moh_gates(x, router, chosen=2, real=real)[1]
     near(balance(X, even), 2.0)
     assert balance(jnp.broadcast_to(X[:1, :1], X.shape), router) > 2.0
     # It has a gradient, which pushes shares away from loads.
