@@ -16,8 +16,10 @@ from jattn.mechanisms.softmax import (
     gated_attention,
     grouped_differential_attention,
     mixture_of_heads,
+    reweighted_softplus_attention,
     sigmoid_attention,
     softmax_attention,
+    softplus_attention,
 )
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
@@ -31,8 +33,10 @@ MEMBERS: tuple[Mechanism, ...] = (
     grouped_differential_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
     retention.MECHANISM,
+    reweighted_softplus_attention.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
+    softplus_attention.MECHANISM,
 )
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}

@@ -18,6 +18,8 @@ from jattn.mechanisms.softmax.differential_attention import (
     sub_norm,
 )
 from jattn.mechanisms.softmax.grouped_differential_attention import grouped_differential_attention
+from jattn.mechanisms.softmax.reweighted_softplus_attention import reweighted_softplus_attention
+from jattn.mechanisms.softmax.softplus_attention import softplus_attention
 
 
 def outputs_and_gradients(case, function, gradients):
@@ -135,9 +137,35 @@ def grouped_differential(case):
     return outputs_and_gradients(case, run, {"q": "dq", "k": "dk", "v": "dv"})
 
 
+def softplus(case):
+    """Softplus attention plain and re-weighted; the gradients are those of the second."""
+    options = case.info["options"]
+
+    def run(arrays):
+        query, key, value = (arrays[name] for name in "qkv")
+        (b, t), s = query.shape[:2], key.shape[1]
+        causal = options.get("causal", True)
+        common = dict(
+            mask=mask_of(options, True),
+            seen=jnp.arange(1, t + 1)[None] if causal else jnp.full((1, 1), s),
+        )
+        plain = lambda v: softplus_attention(query, key, v, **common)
+        again = lambda v: reweighted_softplus_attention(query, key, v, power=options["p"], **common)
+        units = jnp.broadcast_to(jnp.eye(s)[:, None], (b, s, value.shape[2], s))
+        return {
+            "o_lssar": again(value),
+            "o_lssa": plain(value),
+            "weights_lssa": jnp.swapaxes(plain(units), 1, 2),
+            "weights_lssar": jnp.swapaxes(again(units), 1, 2),
+        }
+
+    return outputs_and_gradients(case, run, {"q": "dq", "k": "dk", "v": "dv"})
+
+
 ADAPTERS = {
     ("softmax_variants", "differential_attention"): differential,
     ("softmax_variants", "gated_attention"): gated,
     ("softmax_variants", "grouped_differential_attention"): grouped_differential,
     ("softmax_variants", "mixture_of_heads"): mixture_of_heads,
+    ("softmax_variants", "softplus_attention_reweighted"): softplus,
 }

@@ -1,0 +1,177 @@
+"""Softplus attention with re-weighting, LSSAR (arXiv 2501.13428): only keys above average are kept.
+
+    A_ij = the weights of softplus attention
+    B_ij = relu( n_i A_ij - o_i )^p,  o_i = 0 for the first 3 rows, else 1
+    o_i  = sum_j B_ij v_j / sum_j B_ij
+
+n_i is the number of keys query i may see, so n_i A_ij is 1 on average. p = 15 holds at many times
+the length of training; p = 3 is best at that length.
+
+Distinctive: the more keys there are, the more of them fall below the average and out of the sum, so
+attention does not thin out with length. A row without any key above average gives zeros.
+
+Limits: p = 1 without the offset is softplus attention; p to infinity is the key of largest weight.
+
+Two passes over the keys: the first finds the row sums R. The second needs n A - o up to a factor of
+the row only, so it takes softplus(.) - o R / n, which the number of keys does not blow up.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jattn.attention import Normalizer, attend
+from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.softmax.softplus_attention import EPS, SINK, scaled_cosine
+
+
+def reweighted_softplus_attention(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b s g d"],
+    value: Float[Array, "b s g e"],
+    *,
+    seen: Int[Array, "#b #t"],
+    power: float | int = 15,
+    free_rows: int = 3,
+    mask=None,
+) -> Float[Array, "b t h e"]:
+    """Softplus attention whose weights are cut at the average and raised to a power.
+
+    Args:
+        query, key, value: `[b, t, h, d]`, `[b, s, g, d]`, `[b, s, g, e]`, g a divisor of h; rotated
+            beforehand if at all.
+        seen: how many keys each query may see, broadcastable to `[b, t]`.
+        power: p, at least 1. In float32 (ln d ln s)^p s has to stay below 1e38.
+        free_rows: queries that see so few keys (or fewer) have the offset 0. Of a causal sequence
+            these are the first rows.
+        mask: anything `jattn.attend` takes.
+
+    Returns:
+        `[b, t, h, e]`, in value's dtype.
+
+    Raises:
+        ValueError: a power below 1, or one too large for the range of floats.
+
+    Reference:
+        arXiv 2501.13428.
+
+    Example:
+        >>> x = jnp.eye(8)[None, :, None]
+        >>> out = reweighted_softplus_attention(x, x, x, seen=jnp.full((1, 1), 8))
+        >>> bool(jnp.allclose(out, x, atol=1e-5))
+        True
+    """
+    d, s = key.shape[3], key.shape[1]
+    query, key = scaled_cosine(query, key, seen)
+    largest = math.log(jnp.finfo(query.dtype).max) - math.log(s)
+    largest /= max(math.log(1 + math.log(d) * math.log(s)), 1e-9)
+    if not 1 <= power <= largest:
+        raise ValueError(
+            f"power: expected 1 to {largest:.3g} (for d={d}, s={s} in {query.dtype}), got {power}"
+        )
+    ones = jnp.ones((*key.shape[:2], 1, 1), key.dtype)
+    _, log_sum = attend(
+        query, key, ones, mask=mask, normalizer="softplus_l1", scale=1.0, sink=SINK, return_lse=True
+    )
+    average = jnp.exp(log_sum) / jnp.maximum(seen, 1)[:, :, None].astype(log_sum.dtype)
+    offset = jnp.where((seen > free_rows)[:, :, None], average, 0)
+    normalizer = relu_power(float(power))._replace(shift=jnp.swapaxes(offset, 1, 2)[..., None])
+    # EPS joins the sum of B, which is the sum of these weights over average^p.
+    sink = EPS ** (1 / power) * average
+    out = attend(
+        query,
+        key,
+        value,
+        mask=mask,
+        score_mod=softplus,
+        normalizer=normalizer,
+        scale=1.0,
+        sink=sink,
+    )
+    return out.astype(value.dtype)
+
+
+def softplus(score, batch, head, q_index, k_index):
+    """The score modification `ln(1 + exp(score))`."""
+    return jax.nn.softplus(score)
+
+
+@functools.cache  # Backends recognise a normaliser by its function.
+def relu_power(power: float) -> Normalizer:
+    """Weights `max(score, 0)^power`, divided by their sum."""
+    return Normalizer("relu_power", lambda score: jax.nn.relu(score) ** power, divide=True)
+
+
+def make(
+    *,
+    dim: int,
+    heads: int,
+    causal: bool = False,
+    kv_heads: int | None = None,
+    rotary: bool = False,
+    power: float | int = 15,
+    free_rows: int = 3,
+) -> Mixer:
+    """Makes the mixer.
+
+    Args:
+        dim: model dimension m.
+        heads: query heads h, a divisor of m.
+        causal: hide later tokens.
+        kv_heads: key-value heads g, a divisor of h; default h.
+        rotary: rotate queries and keys by their positions; self-attention only.
+        power: p, at least 1; 15 for lengths beyond training, 3 for the best loss at its length.
+        free_rows: queries that see at most so many keys have the offset 0.
+
+    Raises:
+        ValueError: a size that does not fit.
+
+    Example:
+        >>> mixer = make(dim=32, heads=4, causal=True)
+        >>> params = mixer.init(jax.random.key(0))
+        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        (1, 6, 32)
+    """
+    if power < 1:
+        raise ValueError(f"power: expected at least 1, got {power}")
+
+    def core(params, query, key, value, scene):
+        return reweighted_softplus_attention(
+            query,
+            key,
+            value,
+            seen=scene.seen,
+            power=power,
+            free_rows=free_rows,
+            mask=scene.mask,
+        )
+
+    return attention_mixer(
+        "reweighted_softplus_attention",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        core=core,
+        kv_heads=kv_heads,
+        rotary=rotary,
+    )
+
+
+MECHANISM = Mechanism(
+    name="reweighted_softplus_attention",
+    title="Softplus attention with re-weighting (LSSAR)",
+    arxiv="2501.13428",
+    family="softmax",
+    equation="o_i = sum_j B_ij v_j / sum_j B_ij, B = relu(n_i A_ij - 1)^15, A by softplus",
+    core=reweighted_softplus_attention,
+    make=make,
+    causal=True,
+    bidirectional=True,
+    cross=True,
+    streaming=True,
+    cost="quadratic",
+)
