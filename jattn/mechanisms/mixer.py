@@ -67,6 +67,7 @@ class Mechanism(NamedTuple):
         cost: FLOPs as a function of the length n: `"quadratic"`, `"linear"`, `"n*w"`, ...
         layout: `"btm"` (tokens) or `"bhwc"` (images).
         parameters: names of parameters beyond query, key, value and output projections.
+        statistics: those of them that are averages over training, which no gradient reaches.
     """
 
     name: str
@@ -83,3 +84,4 @@ class Mechanism(NamedTuple):
     cost: str
     layout: str = "btm"
     parameters: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()

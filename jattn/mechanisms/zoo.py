@@ -12,7 +12,9 @@ from jattn.mechanisms.linear import (
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
+    affine_attention,
     differential_attention,
+    diffqkv_attention,
     gated_attention,
     grouped_differential_attention,
     mixture_of_heads,
@@ -24,8 +26,10 @@ from jattn.mechanisms.softmax import (
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
+    affine_attention.MECHANISM,
     delta_rule.MECHANISM,
     differential_attention.MECHANISM,
+    diffqkv_attention.MECHANISM,
     gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
     gated_linear_attention.MECHANISM,

@@ -4,6 +4,8 @@ Weights come as `[m, h, d]` and may have heads of any size, so layers are put to
 the mechanisms' own functions.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -145,7 +147,7 @@ def softplus(case):
         query, key, value = (arrays[name] for name in "qkv")
         (b, t), s = query.shape[:2], key.shape[1]
         causal = options.get("causal", True)
-        common = dict(
+        common: Any = dict(
             mask=mask_of(options, True),
             seen=jnp.arange(1, t + 1)[None] if causal else jnp.full((1, 1), s),
         )
