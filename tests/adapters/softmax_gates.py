@@ -20,6 +20,7 @@ from jattn.mechanisms.softmax.differential_attention import (
     sub_norm,
 )
 from jattn.mechanisms.softmax.grouped_differential_attention import grouped_differential_attention
+from jattn.mechanisms.softmax.relative_attention import relative_attention, relative_logits
 from jattn.mechanisms.softmax.reweighted_softplus_attention import reweighted_softplus_attention
 from jattn.mechanisms.softmax.softplus_attention import softplus_attention
 
@@ -164,10 +165,37 @@ def softplus(case):
     return outputs_and_gradients(case, run, {"q": "dq", "k": "dk", "v": "dv"})
 
 
+def relative(case):
+    """Weights, here a mean over heads, are what values of unit vectors become."""
+    options = case.info["options"]
+
+    def run(arrays):
+        x, length = arrays["x"], arrays["x"].shape[1]
+        together = jnp.einsum("btm,mphd->pbthd", x, arrays["wqkv"])
+        if "bqkv" in arrays:
+            together += arrays["bqkv"][:, None, None]
+        query, key, value = together
+        table = arrays["er"] if arrays["er"].ndim == 3 else arrays["er"][None]
+        attend = lambda value: relative_attention(
+            query, key, value, table, mask=mask_of(options, True)
+        )
+        shape = (len(x), length, query.shape[2], length)
+        weights = attend(jnp.broadcast_to(jnp.eye(length)[:, None], shape))
+        return {
+            "y": projected(attend(value), arrays),
+            "srel": relative_logits(query, table),
+            "mean_weights": weights.mean(2),
+            "weights": jnp.swapaxes(weights, 1, 2),
+        }
+
+    return outputs_and_gradients(case, run, {"x": "dx", "er": "er_grad"})
+
+
 ADAPTERS = {
     ("softmax_variants", "differential_attention"): differential,
     ("softmax_variants", "gated_attention"): gated,
     ("softmax_variants", "grouped_differential_attention"): grouped_differential,
     ("softmax_variants", "mixture_of_heads"): mixture_of_heads,
+    ("softmax_variants", "relative_attention"): relative,
     ("softmax_variants", "softplus_attention_reweighted"): softplus,
 }

@@ -13,8 +13,8 @@ a sink; weights may be negative. It costs one prefix sum of the values.
 Limits: alpha = alpha_mean = 1 is softmax attention; alpha = 0 averages the visible values. With N
 the number of visible keys, rows sum to alpha_mean whatever alpha is.
 
-The average is a statistic, not a weight: no gradient reaches it. It starts at 0; after each step of
-training, `update_average` gives the parameters with the next one.
+The average is a statistic, not a weight: no gradient reaches it, and weight decay is not for it. It
+starts at 0; after each step of training, `update_average` gives the parameters with the next one.
 """
 
 from typing import Any
@@ -136,7 +136,7 @@ def update_average(
     rho: float = 0.9,
     real: Bool[Array, "b t"] | None = None,
 ) -> dict[str, Array]:
-    """The parameters after one step of training, average moved: rho average + (1 - rho) mean(alpha).
+    """The parameters after one step of training: rho average + (1 - rho) mean(alpha).
 
     Args:
         params: of the mixer.
@@ -228,7 +228,7 @@ MECHANISM = Mechanism(
     title="Affine-scaled attention",
     arxiv="2602.23057",
     family="softmax",
-    equation="o_i = sum_j (alpha_i softmax_j(q_i.k_j / sqrt(d)) + (mean alpha - alpha_i) / n_i) v_j",
+    equation="o_i = sum_j (a_i softmax_j(q_i.k_j / sqrt(d)) + (mean a - a_i) / n_i) v_j",
     core=affine_attention,
     make=make,
     causal=True,

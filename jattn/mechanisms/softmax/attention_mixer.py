@@ -43,6 +43,7 @@ def attention_mixer(
     project: Callable[[Params, Array, Array], tuple[Array, Array, Array]] | None = None,
     expand: Callable[[Params, Array], Array] | None = None,
     rotary: bool = False,
+    self_only: bool = False,
     window: int | None = None,
 ) -> Mixer:
     """A mixer `y = output(core(params, query, key, value, scene))`.
@@ -59,6 +60,7 @@ def attention_mixer(
             and sizes of heads are what it makes them.
         expand: what becomes of keys `[b, s, g, d]` behind the cache, which keeps them as projected.
         rotary: rotate queries and (expanded) keys by their positions; self-attention only.
+        self_only: refuse a context without rotary positions, too.
         window: a token sees itself and window - 1 tokens before it (and after it, unless causal).
 
     Raises:
@@ -93,8 +95,8 @@ def attention_mixer(
         return rotate(key, positions) if rotary else key
 
     def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if rotary:
-            p.no_context(f"{name} with rotary positions", context)
+        if rotary or self_only:
+            p.no_context(name if self_only else f"{name} with rotary positions", context)
         source = p.check_tokens(dim, x, context, positions)
         seen = seen_keys(mask, x.shape[1], *source.shape[:2], causal=causal)
         mask = p.attention_mask(mask, *source.shape[:2], causal=causal)

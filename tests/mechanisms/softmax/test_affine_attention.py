@@ -63,7 +63,7 @@ def test_against_the_matrix(name, denominator):
     jax.tree.map(lambda a, b: near(a, b, 1e-5), found, expected)
     weights = matrix(Q, K, ALPHA, AVERAGE, mask, denominator)
     n = T if mask is None else mask.dense(T, T).sum(-1)[..., None]
-    share = (weights - 0).sum(-1, keepdims=True)
+    share = weights.sum(-1, keepdims=True)
     alpha = np.swapaxes(ALPHA, 1, 2)[..., None]
     expected = AVERAGE if denominator == "visible" else alpha + n / T * (AVERAGE - alpha)
     near(share, np.broadcast_to(expected, share.shape))
