@@ -11,12 +11,13 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all lint bench docs clean
+.PHONY: help reproduce test test-all test-kernels lint bench docs clean
 
 help:
 	@echo "make reproduce   reproduce in-context regression, gallery in $(RUNS)/index.html (ONLY= for all papers)"
 	@echo "make test        the test suite"
 	@echo "make test-all    the test suite with its slow tests"
+	@echo "make test-kernels every test of the Pallas kernels, interpreted and compiled for TPUs"
 	@echo "make lint        ruff and pyright"
 	@echo "make bench       measure the engines against dense baselines on this machine"
 	@echo "make docs        write the README's table of mechanisms"
@@ -39,6 +40,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+test-kernels: $(STAMP)
+	$(PYTEST) -m kernels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

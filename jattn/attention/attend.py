@@ -1,11 +1,13 @@
 """The softmax-like engine: score -> bias -> score_mod -> mask -> normalise -> aggregate."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jattn.attention.blocks import Blocks
 from jattn.attention.blockwise import blockwise
 from jattn.attention.case import Case, make_case
 from jattn.attention.masks import Mask, causal
@@ -13,6 +15,7 @@ from jattn.attention.normalizers import Normalizer
 from jattn.attention.reference import reference
 from jattn.attention.scores import ScoreMod
 from jattn.checks import check_choice
+from jattn.platforms import platform
 
 IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
 
@@ -35,7 +38,7 @@ def attend(
     scale: Array | float | None = None,
     return_lse: bool = False,
     return_weights: bool = False,
-    implementation: str | None = None,
+    implementation: str | Blocks | None = None,
 ) -> Any:  # One array or a tuple, by `return_lse` and `return_weights`: see Returns.
     """Attention: every query takes a weighted sum of values, weighted by scores of the keys.
 
@@ -72,8 +75,9 @@ def attend(
         return_lse: also return the log of total_i, sink included, for normalizers that divide.
         return_weights: also return the weights (divided, sink left out); "reference" only.
         implementation: "reference" (dense; any order and mode of differentiation), "blockwise"
-            (memory grows with t + s; reverse-mode only), "pallas", "cudnn", or None to choose; see
-            `explain`.
+            (memory grows with t + s; reverse-mode only), "pallas" (the kernel; elsewhere than on a
+            TPU interpreted, which is slow), "cudnn", or None to choose; see `explain`. A `Blocks`
+            is "pallas" with tiles of those sizes.
 
     Returns:
         out `[b, t, h, e]` in query's dtype; then, if asked for, lse `[b, t, h]` in float32
@@ -93,6 +97,8 @@ def attend(
         >>> out.shape, lse.shape
         ((1, 16, 4, 8), (1, 16, 4))
     """
+    blocks = implementation if isinstance(implementation, Blocks) else Blocks()
+    implementation = "pallas" if isinstance(implementation, Blocks) else implementation
     case = make_case(
         query, key, value, mask=mask, bias=bias, score_mod=score_mod, normalizer=normalizer,
         sink=sink, scale=scale, return_lse=return_lse, return_weights=return_weights,
@@ -104,7 +110,8 @@ def attend(
     if selection.chosen == "reference":
         out, lse, weights = reference(case)
     else:
-        out, lse = blockwise(case) if selection.chosen == "blockwise" else _cudnn(case)
+        run = {"blockwise": blockwise, "cudnn": _cudnn, "pallas": partial(_pallas, blocks=blocks)}
+        out, lse = run[selection.chosen](case)
         weights = None
     returned = (out, *([lse] if return_lse else []), *([weights] if return_weights else []))
     return returned if len(returned) > 1 else out
@@ -153,15 +160,22 @@ def explain(query: Array, key: Array, value: Array, **options) -> Selection:
 
 def _select(case: Case, implementation: str | None) -> Selection:
     check_choice("implementation", implementation, (None, *IMPLEMENTATIONS))
+    accelerator = platform() in ("tpu", "gpu")
     cannot = {
         "blockwise": "it never holds the weights (return_weights)" if case.return_weights else None,
-        "pallas": "there are no Pallas kernels in this version",
+        "pallas": _pallas_refusal(case) if implementation == "pallas" or accelerator else None,
         "cudnn": _cudnn_refusal(case),
     }
     if implementation is None:
         t, s = case.query.shape[1], case.key.shape[1]
         short = t <= DENSE_QUERIES or t * s < DENSE_SCORES
-        chosen = "reference" if short or cannot["blockwise"] else "blockwise"
+        if short or cannot["blockwise"]:
+            chosen = "reference"
+        elif accelerator and not cannot["pallas"]:
+            chosen = "pallas"
+        else:
+            chosen = "blockwise"
+            cannot["pallas"] = cannot["pallas"] or "it needs a TPU (elsewhere it is interpreted)"
         cannot["cudnn"] = cannot["cudnn"] or "taken only by name"
     else:
         chosen = None if cannot.get(implementation) else implementation
@@ -196,6 +210,22 @@ def _cudnn_refusal(case: Case) -> str | None:
         and case.bias.shape != (b, h, t, case.key.shape[1]),
     }
     return "; ".join(reason for reason, holds in limits.items() if holds) or None
+
+
+def _pallas_refusal(case: Case) -> str | None:
+    """Why no Pallas kernel can serve, or None."""
+    if platform() == "gpu":
+        return "there is no kernel for GPUs"
+    from jattn.attention.pallas_tpu import refusal  # Loads Pallas, which takes its time.
+
+    return refusal(case)
+
+
+def _pallas(case: Case, blocks: Blocks) -> tuple[Array, Array]:
+    from jattn.attention.pallas_tpu import pallas_tpu
+
+    # Elsewhere than on a TPU the kernel is interpreted: slow, for checks.
+    return pallas_tpu(case, blocks, interpret=platform() != "tpu")
 
 
 def _cudnn(case: Case) -> tuple[Array, None]:

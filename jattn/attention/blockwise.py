@@ -25,6 +25,7 @@ from jaxtyping import Array
 from jattn.attention.case import Case, apply_score_mod, hide_nonfinite
 from jattn.attention.masks import FULL, PARTIAL, Mask
 from jattn.attention.planes import add_tile, pad_plane, slice_tile
+from jattn.attention.tiling import Visits, summarise, visits
 
 MAX_BLOCK = 256  # Longer blocks gain nothing on a CPU, need more memory and skip less of a mask.
 TILE_ELEMENTS = 2**21  # Scores held at a time, over batch, heads, queries and keys.
@@ -63,19 +64,8 @@ class _Rest(NamedTuple):
 
     mask: Mask | None
     constants: tuple[Any, ...]
-    by_query: "_Visits"
-    by_key: "_Visits"
-
-
-class _Visits(NamedTuple):
-    """For each block of one axis, the blocks of the other to visit: full ones first.
-
-    order `[n, m]`; the first `full[n]` entries are full tiles, those up to `visited[n]` partial.
-    """
-
-    order: Array | np.ndarray
-    full: Array | np.ndarray
-    visited: Array | np.ndarray
+    by_query: Visits
+    by_key: Visits
 
 
 def blockwise(case: Case) -> tuple[Array, Array]:
@@ -85,7 +75,7 @@ def blockwise(case: Case) -> tuple[Array, Array]:
     block_q, block_k = _block_sizes(b * h, t, s)
     padded_t, padded_s = -(-t // block_q) * block_q, -(-s // block_k) * block_k
 
-    summary = _summarise(case.mask, t, s, block_q, block_k)
+    summary = summarise(case.mask, t, s, block_q, block_k)
     static = isinstance(summary, np.ndarray)
     differentiable, other, score_mod = _close(case, block_q, block_k)
 
@@ -124,7 +114,7 @@ def blockwise(case: Case) -> tuple[Array, Array]:
         differentiable,
     )
     mask = None if case.mask is None else case.mask.pad(padded_t, padded_s)
-    rest = _Rest(mask, other, _visits(summary), _visits(summary.T))
+    rest = _Rest(mask, other, visits(summary), visits(summary.T))
     out, lse = _run(plan, floats, rest)
     out, lse = jnp.swapaxes(out[:, :, :t], 1, 2), jnp.swapaxes(lse[:, :, :t], 1, 2)
     return out.astype(case.query.dtype), lse
@@ -141,25 +131,6 @@ def _block_sizes(rows: int, t: int, s: int) -> tuple[int, int]:
         return -(-even // 8) * 8
 
     return split(t), split(s)
-
-
-def _summarise(mask, t, s, block_q, block_k):
-    if mask is None:
-        summary = np.full((-(-t // block_q), -(-s // block_k)), FULL, np.int8)
-    else:
-        summary = mask.tiles(t, s, block_q, block_k)
-    if s % block_k:  # The last block of keys holds padding, to be masked away.
-        xp = np if isinstance(summary, np.ndarray) else jnp
-        last = np.arange(summary.shape[1]) == summary.shape[1] - 1
-        summary = xp.where(last, xp.minimum(summary, PARTIAL), summary)
-    return summary
-
-
-def _visits(summary) -> _Visits:
-    xp = np if isinstance(summary, np.ndarray) else jnp
-    order = xp.argsort(-summary, axis=1, stable=True).astype("int32")
-    full = (summary == FULL).sum(1).astype("int32")
-    return _Visits(order, full, full + (summary == PARTIAL).sum(1).astype("int32"))
 
 
 def _close(case: Case, block_q: int, block_k: int):
@@ -256,7 +227,7 @@ def _plane_tile(plan: _Plan, plane, i, j):
     return slice_tile(plane, *place).astype(plan.dtype)
 
 
-def _visit(plan: _Plan, visits: _Visits, n, step, carry):
+def _visit(plan: _Plan, visits: Visits, n, step, carry):
     """Folds `step(other block, masked, carry)` over the tiles of block n: full, then partial."""
     full, visited = visits.full[n], visits.visited[n]
     for present, masked, start, stop in (

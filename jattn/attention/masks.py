@@ -218,6 +218,24 @@ def as_mask(mask: "Mask | Array") -> Mask:
     return mask if isinstance(mask, Mask) else from_array(mask)
 
 
+def band(mask: Mask) -> tuple[int | None, int | None] | None:
+    """Bounds of (key index - query index) if the mask is that and nothing else, or None.
+
+    Example:
+        >>> band(sliding_window(3)), band(prefix(2))
+        ((-2, 0), None)
+    """
+    if isinstance(mask, _Band):
+        return mask.low, mask.high
+    if isinstance(mask, _Pair) and not mask.union:
+        left, right = band(mask.left), band(mask.right)
+        if left is not None and right is not None:
+            lows = [low for low in (left[0], right[0]) if low is not None]
+            highs = [high for high in (left[1], right[1]) if high is not None]
+            return max(lows, default=None), min(highs, default=None)
+    return None
+
+
 _STATIC = {"static": True}  # Fields of the tree's structure; the other fields are its leaves.
 
 

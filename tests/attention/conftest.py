@@ -4,6 +4,12 @@ import importlib
 
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from jattn.attention.blocks import Blocks
+
+INTERPRETED = (pytest.mark.kernels, pytest.mark.slow)
+SMALL = Blocks(128, 128, 128, 128, 128, 128)
 
 SIGMOID = lambda x: 1 / (1 + np.exp(-x))
 FUNCTIONS = {  # name: (f, its derivative, divided by the row sum)
@@ -95,10 +101,21 @@ def oracle():
     return _oracle
 
 
-@pytest.fixture(params=["reference", "blockwise"])
+@pytest.fixture(params=["reference", "blockwise", pytest.param("pallas", marks=INTERPRETED)])
 def implementation(request, monkeypatch):
-    """Both backends; blocks of at most 64, so that short sequences have many tiles."""
+    """All backends; blocks of at most 64 (128), so that short sequences have many tiles."""
     # By import_module: `jattn.attention.blockwise` may be read as an attribute of the package.
     module = importlib.import_module("jattn.attention.blockwise")
     monkeypatch.setattr(module, "MAX_BLOCK", 64)
-    return request.param
+    if request.param == "pallas":
+        request.getfixturevalue("interpreted")
+    return SMALL if request.param == "pallas" else request.param
+
+
+@pytest.fixture
+def interpreted(capfd):
+    """A TPU with two cores, simulated: races, reads out of bounds and unset memory show."""
+    parameters = pltpu.InterpretParams(detect_races=True, num_cores_or_threads=2)
+    with pltpu.force_tpu_interpret_mode(parameters):
+        yield
+    assert "RACE DETECTED" not in capfd.readouterr().out

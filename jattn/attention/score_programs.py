@@ -1,0 +1,116 @@
+"""Score modifications as kernels take them: numbers of each batch entry and head, and a program.
+
+A kernel works on one batch entry and head at a time and can look nothing up. So what a modification
+computes from `batch`, `head` and arrays it closes over (a slope of the head, say) is computed
+outside, for all of them at once; what remains is elementwise in the score and the two indices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from jattn.attention.scores import ScoreMod
+
+LOOKUPS = ("gather", "dynamic_slice", "sort", "cumsum", "scan", "while", "dot_general")
+
+
+class ScoreProgram(NamedTuple):
+    """A modification over one tile.
+
+    Attributes:
+        numbers: what it needs of each batch entry and head, each `[b, h, 1, 1]`.
+        apply: `(numbers of one entry and head, score, q_index, k_index) -> score`; the numbers
+            broadcast against the tile.
+    """
+
+    numbers: tuple[Array, ...]
+    apply: Callable[[Sequence[Array], Array, Array, Array], Array]
+
+
+def split(
+    score_mod: ScoreMod, batch: int, heads: int, tile: tuple[int, int], dtype: DTypeLike
+) -> ScoreProgram:
+    """Splits a modification for tiles `[keys, queries]`.
+
+    Args:
+        score_mod: as `attend` takes it.
+        batch: number of batch entries b.
+        heads: number of heads h.
+        tile: the tile's numbers of keys and of queries; keys are its rows.
+        dtype: of the scores.
+
+    Returns:
+        A `ScoreProgram`, for tiles of that size.
+
+    Raises:
+        NotImplementedError: it looks something up by position, which a kernel cannot.
+    """
+    score = jax.ShapeDtypeStruct(tile, dtype)
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    columns = jax.ShapeDtypeStruct((1, tile[1]), jnp.int32)
+    rows = jax.ShapeDtypeStruct((tile[0], 1), jnp.int32)
+
+    def modified(batch, head, score, q_index, k_index):
+        out = score_mod(score, batch, head, q_index, k_index)
+        return jnp.broadcast_to(out, tile).astype(dtype)
+
+    closed = jax.make_jaxpr(modified)(index, index, score, columns, rows)
+    jaxpr = closed.jaxpr
+    inner = set(jaxpr.invars[2:])
+    outside, inside = [], []
+    for equation in jaxpr.eqns:
+        depends = any(not isinstance(v, Literal) and v in inner for v in equation.invars)
+        (inside if depends else outside).append(equation)
+        inner.update(equation.outvars if depends else ())
+    lookups = {name for e in inside for name in _primitives(e)} & set(LOOKUPS)
+    if lookups:
+        raise NotImplementedError(
+            f"its score_mod needs {', '.join(sorted(lookups))} by position, which no kernel has"
+        )
+    used = [v for e in inside for v in e.invars] + list(jaxpr.outvars)
+    needed = list(dict.fromkeys(u for u in used if not isinstance(u, Literal)))
+    needed = [v for v in needed if v not in inner]
+    if any(v.aval.shape for v in needed):
+        raise NotImplementedError("its score_mod uses arrays that are not one number a head")
+
+    def numbers(batch, head):
+        env = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        env |= dict(zip(jaxpr.invars[:2], (batch, head), strict=True))
+        _evaluate(outside, env)
+        return tuple(env[v] for v in needed)
+
+    per_head = jax.vmap(jax.vmap(numbers, (None, 0)), (0, None))
+    values = per_head(jnp.arange(batch, dtype=jnp.int32), jnp.arange(heads, dtype=jnp.int32))
+
+    def apply(given, score, q_index, k_index):
+        env: dict[Any, Any] = dict(zip(needed, given, strict=True))
+        env |= dict(zip(jaxpr.invars[2:], (score, q_index, k_index), strict=True))
+        _evaluate(inside, env)
+        out = jaxpr.outvars[0]
+        return jnp.broadcast_to(out.val if isinstance(out, Literal) else env[out], score.shape)
+
+    return ScoreProgram(tuple(v[..., None, None] for v in values), apply)
+
+
+def _evaluate(equations, env: dict[Any, Any]) -> None:
+    """Runs equations on the values in `env`, and puts their results there."""
+    for equation in equations:
+        values = [v.val if isinstance(v, Literal) else env[v] for v in equation.invars]
+        parameters = equation.primitive.get_bind_params(equation.params)
+        out = equation.primitive.bind(*values, **parameters)
+        out = out if equation.primitive.multiple_results else [out]
+        env.update(zip(equation.outvars, out, strict=True))
+
+
+def _primitives(equation):
+    """Names of the primitives in an equation, those of functions it calls included."""
+    yield equation.primitive.name
+    for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
+        if hasattr(parameter, "jaxpr"):
+            for inner in parameter.jaxpr.eqns:
+                yield from _primitives(inner)
