@@ -53,7 +53,8 @@ def attend(
 
     For softmax, f = exp. A query without any key gives zeros, lse -inf and no gradient. NaN or
     infinity in a key or value that the mask hides reaches neither values nor gradients; a query
-    that attends to it becomes NaN. Head i of the queries meets head `i * gk // h` of the keys and
+    that attends to it becomes NaN (in the kernel, an infinite key may give a weight of 0 instead).
+    Head i of the queries meets head `i * gk // h` of the keys and
     head `i * gv // h` of the values.
 
     Args:

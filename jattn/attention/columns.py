@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jattn.attention.attend import attend
+from jattn.attention.blocks import Blocks
 from jattn.attention.masks import Mask, as_mask
 from jattn.attention.normalizers import Normalizer
 from jattn.attention.planes import as_plane
@@ -21,7 +22,7 @@ def attend_columns(
     bias: Array | float | None = None,
     score_mod: ScoreMod | None = None,
     scale: Array | float | None = None,
-    implementation: str | None = None,
+    implementation: str | Blocks | None = None,
 ) -> Float[Array, "b s h e"]:
     """The column form of attention: queries send, keys receive.
 

@@ -39,7 +39,7 @@ def summarise(mask: Mask | None, t: int, s: int, block_q: int, block_k: int) -> 
 
 def visits(summary: Any) -> Visits:
     """The `Visits` of each row of a summary; those of each column are `visits(summary.T)`."""
-    xp = np if isinstance(summary, np.ndarray) else jnp
+    xp: Any = np if isinstance(summary, np.ndarray) else jnp
     order = xp.argsort(-summary, axis=1, stable=True).astype("int32")
     full = (summary == FULL).sum(1).astype("int32")
     visited = full + (summary == PARTIAL).sum(1).astype("int32")

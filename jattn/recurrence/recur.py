@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.checks import check_choice, check_shape
+from jattn.platforms import platform
 from jattn.recurrence.chunked import recur_chunked
 from jattn.recurrence.scan import recur_scan
 
@@ -53,7 +54,9 @@ def recur(
         chunk_size: tokens per chunk; in `"scan"`, tokens between states kept for the backward
             pass.
         return_state: whether to return the state after the last token as well.
-        implementation: `"xla"`, or None to choose; there is no `"pallas"` kernel.
+        implementation: `"xla"`, `"pallas"` (the kernel for TPUs, chunks of 128 whatever
+            `chunk_size` is; elsewhere interpreted, which is slow), or None to choose: the kernel
+            on a TPU, unless `mode` is given.
 
     Returns:
         `[b, t, h, e]` of the inputs' type, or with `return_state` the pair of it and the state
@@ -61,7 +64,7 @@ def recur(
 
     Raises:
         ValueError: shapes that do not fit, an unknown mode, or a chunk size below 1.
-        NotImplementedError: `implementation="pallas"`.
+        NotImplementedError: `implementation="pallas"` cannot do what was asked.
 
     Reference: arXiv 2006.16236, 2312.06635 (decay), 2406.06484 (delta rule), 2412.06464 (both).
 
@@ -98,8 +101,12 @@ def recur(
     check_choice("implementation", implementation, (None, "xla", "pallas"))
     if chunk_size < 1:
         raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
-    if implementation == "pallas":
-        raise NotImplementedError("recur: there is no Pallas kernel; use implementation='xla'")
+    kernel = implementation == "pallas" or (
+        implementation is None and mode is None and length > 1 and platform() == "tpu"
+    )
+    reason = _kernel_refusal(query, mode) if implementation == "pallas" or kernel else None
+    if implementation == "pallas" and reason is not None:
+        raise NotImplementedError(f"implementation='pallas': {reason}")
 
     result_type = jnp.result_type(query, key, value)
     work_type = jnp.promote_types(result_type, jnp.float32)
@@ -114,6 +121,15 @@ def recur(
     else:
         state = initial_state.astype(work_type)
 
+    if kernel and reason is None:
+        from jattn.recurrence.pallas_tpu import recur_pallas  # Loads Pallas, which takes its time.
+
+        out, state = recur_pallas(
+            query, key, value, decay, beta, state,
+            exact=result_type != jnp.bfloat16, interpret=platform() != "tpu",
+        )  # fmt: skip
+        out = out.astype(result_type)
+        return (out, state) if return_state else out
     if mode is None:
         # Chunks win from two tokens on; decoding goes by single ones.
         mode = "scan" if length == 1 else "chunk"
@@ -122,3 +138,14 @@ def recur(
     out, state = engine(query, key, value, decay, beta, state, size)
     out = out.astype(result_type)
     return (out, state) if return_state else out
+
+
+def _kernel_refusal(query: Array, mode: str | None) -> str | None:
+    """Why the kernel cannot serve, or None."""
+    if mode in ("scan", "parallel"):
+        return f"the kernel works by chunks, not mode={mode!r}"
+    if query.dtype == jnp.float64:
+        return "a TPU has no float64"
+    if platform() == "gpu":
+        return "there is no kernel for GPUs"
+    return None

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from jattn.checks import check_shape
 from jattn.mechanisms.projections import linear_init
 from jattn.recurrence import recur
+from jattn.theory.dynamical_systems import System
 
 EXPANSION, TAPS = 2, 4
 
@@ -70,6 +71,46 @@ def init(key: jax.Array, dim: int) -> Parameters:
     )
 
 
+def system(
+    params: Parameters, u: Float[Array, "b t m"], *, reversed_gate: bool = False
+) -> tuple[System, Float[Array, "b t c 1"], Float[Array, "b t c"]]:
+    """The quasi-LSTM as a linear time-varying system: every channel a head with one state.
+
+    Args:
+        params: the weights.
+        u: tokens `[b, t, m]`.
+        reversed_gate: decay by `sigmoid(-f)^relu(alpha)` instead of `sigmoid(f)`.
+
+    Returns:
+        The system with decay a, write sigmoid(i) and read sigmoid(o); its values x
+        `[b, t, c, 1]`; and what its outputs are multiplied by, gelu(gate) `[b, t, c]`.
+
+    Raises:
+        ValueError: tokens of another width.
+
+    Reference:
+        arXiv 2405.15731, section 5.
+
+    Example:
+        >>> cell, value, gate = system(init(jax.random.key(0), 4), jnp.ones((1, 5, 4)))
+        >>> cell.decay.shape, value.shape, gate.shape
+        ((1, 5, 8, 1), (1, 5, 8, 1), (1, 5, 8))
+    """
+    check_shape("u", u, "b t m", {"m": params.input.shape[0]})
+    gate, x = jnp.split(u @ params.input, 2, axis=-1)
+    taps, length = len(params.convolution), u.shape[1]
+    padded = jnp.pad(x, ((0, 0), (taps - 1, 0), (0, 0)))
+    x = sum(padded[:, tap : tap + length] * params.convolution[tap] for tap in range(taps))
+    x = x + params.convolution_bias
+    forget, write, read = jnp.split((x @ params.gates + params.gates_bias)[..., None], 3, axis=-2)
+    if reversed_gate:
+        decay = jax.nn.relu(params.alpha) * jax.nn.log_sigmoid(-forget)
+    else:
+        decay = jax.nn.log_sigmoid(forget)
+    cell = System(decay, jax.nn.sigmoid(write), jax.nn.sigmoid(read))
+    return cell, x[..., None], jax.nn.gelu(gate, approximate=False)
+
+
 def apply(
     params: Parameters, u: Float[Array, "b t m"], *, reversed_gate: bool = False
 ) -> Float[Array, "b t m"]:
@@ -94,19 +135,7 @@ def apply(
         >>> apply(params, jnp.ones((1, 5, 4))).shape
         (1, 5, 4)
     """
-    check_shape("u", u, "b t m", {"m": params.input.shape[0]})
-    gate, x = jnp.split(u @ params.input, 2, axis=-1)
-    taps, length = len(params.convolution), u.shape[1]
-    padded = jnp.pad(x, ((0, 0), (taps - 1, 0), (0, 0)))
-    shifted = [padded[:, tap : tap + length] for tap in range(taps)]
-    x = jnp.einsum("sbtc,sc->btc", jnp.stack(shifted), params.convolution)
-    x = x + params.convolution_bias
-    forget, write, read = jnp.split(x @ params.gates + params.gates_bias, 3, axis=-1)
-    if reversed_gate:
-        decay = jax.nn.relu(params.alpha) * jax.nn.log_sigmoid(-forget)
-    else:
-        decay = jax.nn.log_sigmoid(forget)
-    # Every channel is a head with a state of one number.
-    one = jnp.ones_like(x)[..., None]
-    state = recur(one, one, (jax.nn.sigmoid(write) * x)[..., None], decay=decay)[..., 0]
-    return (jax.nn.gelu(gate, approximate=False) * jax.nn.sigmoid(read) * state) @ params.output
+    cell, value, gate = system(params, u, reversed_gate=reversed_gate)
+    # Unlike the general system's, these decays never grow, and need no loop over tokens.
+    mixed = recur(cell.read, cell.write, value, decay=cell.decay[..., 0])[..., 0]
+    return (gate * mixed) @ params.output

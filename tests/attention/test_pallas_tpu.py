@@ -8,7 +8,7 @@ import pytest
 from jattn import attend, masks
 from jattn.attention import explain, scores
 from jattn.attention.blocks import Blocks
-from jattn.attention.score_programs import split
+from jattn.attention.tpu.score_programs import split
 from tests import tpu_compile
 from tests.attention import test_attend as shared
 from tests.attention.conftest import SMALL
@@ -39,7 +39,7 @@ def test_twice_is_bit_for_bit_the_same_and_stretches_of_queries_agree(monkeypatc
     first = gradients(arrays)
     jax.tree.map(np.testing.assert_array_equal, first, gradients(arrays))
     # As for queries too long for the chip's memory: here three stretches of one block.
-    monkeypatch.setattr("jattn.attention.pallas_tpu.QUERY_GRADIENT_BYTES", 1)
+    monkeypatch.setattr("jattn.attention.tpu.backward.QUERY_GRADIENT_BYTES", 1)
     jax.clear_caches()
     again = gradients(arrays)
     jax.tree.map(lambda x, y: shared.assert_close(x, y, 1e-5, "stretches"), again, first)
@@ -72,7 +72,9 @@ def test_a_score_program_is_the_modification_tile_by_tile():
     score = jax.random.normal(jax.random.key(0), (4, 5))
     q_index, k_index = 7 + jnp.arange(5)[None], 2 + jnp.arange(4)[:, None]
     got = apply([n[1, 1] for n in numbers], score, q_index, k_index)
-    np.testing.assert_allclose(got, mod(score, 1, 1, q_index, k_index), rtol=1e-6)
+    np.testing.assert_allclose(
+        got, mod(score, jnp.int32(1), jnp.int32(1), q_index, k_index), rtol=1e-6
+    )
 
 
 def test_what_the_kernel_cannot_do_it_says():
@@ -151,5 +153,5 @@ for name in ("sigmoid", "softplus_l1", "relu"):
 """
     )
     found = tpu_compile.run(COMPILE + script, timeout=900)
-    assert len(found) == 2 * 16
+    assert len(found) == 2 * 17
     assert {f["chosen"] for f in found} == {"pallas"}

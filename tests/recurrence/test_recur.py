@@ -203,8 +203,8 @@ def test_bad_choices_are_named(plain_checks):
         recur(**x, mode=wrong)
     with pytest.raises(ValueError, match="chunk_size: expected at least 1, got 0"):
         recur(**x, chunk_size=0)
-    with pytest.raises(NotImplementedError, match="no Pallas kernel"):
-        recur(**x, implementation="pallas")
+    with pytest.raises(ValueError, match=r"implementation: expected one of .* got 'fast'"):
+        recur(**x, implementation=wrong)
 
 
 def test_batch_and_heads_spread_over_devices_without_communication():

@@ -110,9 +110,9 @@ class TileWalk(NamedTuple):
         return slice(*seen), slice(*full)
 
 
-def _most_steps(rows: int, columns: int, blocks: tuple[int, int], bounds) -> int:
+def _most_steps(counts: tuple[int, int], blocks: tuple[int, int], bounds) -> int:
     """Most steps of a row of a band, from its first column, which may lie before the array."""
-    low, high = bounds
+    (rows, columns), (low, high) = counts, bounds
     top = np.arange(rows) * blocks[0]
     first = 0 * top if low is None else (top + low) // blocks[1]
     last = np.full(rows, columns - 1)
@@ -151,16 +151,25 @@ def _walk(summary, blocks, bounds, padded, turned) -> tuple[TileWalk, Visits | t
     partial = int((summary == PARTIAL).sum()) if known else summary.size
     steps = max(int(np.max(tables.visited)), 1) if known else summary.shape[1]
     if bounds is not None:
-        steps = _most_steps(*summary.shape, blocks, bounds)
+        steps = _most_steps(summary.shape, blocks, bounds)
     offsets: tuple[int, ...] = ()
     if known and bounds is not None and not padded:
         rows, columns = np.nonzero(summary == PARTIAL)
         apart = columns * blocks[1] - rows * blocks[0]
         offsets = tuple(int(x) for x in np.unique(-apart if turned else apart))
     walk = TileWalk(
-        *summary.shape, *blocks, steps, bounds,
-        ("rows" if turned else "columns") if padded else None,
-        not known or full > 0, not known or partial > 0, full, partial,
-        offsets if len(offsets) <= MOST_SORTS else (), turned,
-    )  # fmt: skip
+        rows=summary.shape[0],
+        columns=summary.shape[1],
+        row_block=blocks[0],
+        column_block=blocks[1],
+        steps=steps,
+        band=bounds,
+        padded=("rows" if turned else "columns") if padded else None,
+        any_full=not known or full > 0,
+        any_partial=not known or partial > 0,
+        full=full,
+        partial=partial,
+        offsets=offsets if len(offsets) <= MOST_SORTS else (),
+        turned=turned,
+    )
     return walk, () if bounds is not None else tables._replace(order=tables.order[:, :steps])

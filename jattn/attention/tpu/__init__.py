@@ -1,0 +1,1 @@
+"""The parts of the TPU kernels of attention; `jattn.attention.pallas_tpu` puts them together."""
