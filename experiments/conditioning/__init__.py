@@ -1,0 +1,1 @@
+"""The parts of conditioning; `experiments.pavlovian` runs them."""
