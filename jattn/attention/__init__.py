@@ -2,11 +2,14 @@
 
 from jattn.attention import masks, normalizers, positions, scores
 from jattn.attention.attend import Selection, attend, explain
+from jattn.attention.blocks import Blocks
 from jattn.attention.columns import attend_columns
 from jattn.attention.merge import merge
 from jattn.attention.normalizers import Normalizer, given_lse
+from jattn.attention.ring import ring_attend, stripe
 
 __all__ = [
+    "Blocks",
     "Normalizer",
     "Selection",
     "attend",
@@ -17,5 +20,7 @@ __all__ = [
     "merge",
     "normalizers",
     "positions",
+    "ring_attend",
     "scores",
+    "stripe",
 ]

@@ -206,13 +206,14 @@ def _backward(plan, saved, cotangents):
         present = [n for n, x in enumerate(values) if x is not None]
 
         def step(state, *given):
-            full: Any = [None] * 5
+            full: list[Any] = [None] * 5
             for n, x in zip(present, given, strict=True):
                 full[n] = x
             return chunk_step(state, *full, product=functools.partial(_product, plan))
 
-        _, pull = jax.vjp(step, entering[0, 0, 0], *(values[n] for n in present))
-        d_state[...], *gradients = pull((d_state[...], d_out[0, 0]))
+        pull = jax.vjp(step, entering[0, 0, 0], *(values[n] for n in present))[1]
+        carried, *gradients = pull((d_state[...], d_out[0, 0]))
+        d_state[...] = carried
         for x, ref, gradient in zip(tokens, d_tokens, gradients, strict=True):
             ref[0, 0] = row(gradient) if x.shape[2] == 1 else gradient
 
