@@ -6,8 +6,8 @@ A memory of n random pairs answers each with its value and noise of power (n - 1
 concentrates, so the number of pairs it gives back all together grows as d_k, not as its root.
 
 Presets (time on 2 CPU cores):
-    small   d_k from 16 to 256: 1 minute.
-    full    d_k from 16 to 1024: 2 minutes.
+    small   d_k from 16 to 256: 2 minutes.
+    full    d_k from 16 to 1024: 3 minutes.
     paper   d_k from 16 to 4096, ten times the trials.
 """
 

@@ -12,12 +12,12 @@ from jattn.theory.hebbian_memory import nearest
 from jattn.training import Claim, Run, sweep
 
 LAYERS, HEADS = (1, 2, 4, 8, 16), (1, 2, 3)
-SETTING = dict(pairs=20, dim=64, delta=0.4)
+PAIRS, DIM, DELTA = 20, 64, 0.4
 
 
 def failures(run: Run, config) -> list[Claim]:
     """A layer fails if all its heads do; a network fails if one of its layers does."""
-    pairs, dim, delta = SETTING["pairs"], SETTING["dim"], SETTING["delta"]
+    pairs, dim, delta = PAIRS, DIM, DELTA
     deep, wide, cells = LAYERS[-1], HEADS[-1], 16
     each = -(-config.networks // cells)
 
@@ -50,7 +50,7 @@ def failures(run: Run, config) -> list[Claim]:
         layer = fails[:, :, :heads].all(-1)
         for layers in LAYERS:
             # The layers of a deep network are so many independent shallow ones.
-            networks = layer.reshape(-1, layers).any(-1)
+            networks = np.asarray(layer.reshape(-1, layers).any(-1))
             rate = float(networks.mean())
             wanted = float(theory.network_failure(p, heads=heads, layers=layers))
             error = (wanted * (1 - wanted) / len(networks)) ** 0.5

@@ -1,6 +1,7 @@
 """The figures of conditioning."""
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 from scipy import stats
 
 from experiments.plots import COLORS, label, panels
@@ -26,8 +27,8 @@ def mapping(run) -> None:
     for x, y, text, color in boxes.values():
         box = dict(boxstyle="round,pad=0.5", facecolor="white", edgecolor=color)
         axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box)
-    arrows = (((3.1, 2.55), (4.2, 2.25)), ((3.1, 1.7), (4.2, 1.95)), ((6.4, 1.95), (7.3, 1.45)),
-              ((3.2, 0.5), (7.3, 1.0)))  # fmt: skip
+    arrows = (((2.5, 2.6), (4.35, 2.3)), ((2.6, 1.65), (4.35, 1.95)), ((6.25, 2.0), (7.5, 1.45)),
+              ((2.6, 0.5), (7.5, 1.0)))  # fmt: skip
     for start, end in arrows:
         axis.annotate("", xy=end, xytext=start, arrowprops=dict(arrowstyle="->"))
     run.save_figure(figure, "mapping", "Attention read as conditioning: keys are conditioned "
@@ -78,7 +79,8 @@ def capacity(run, dims, grids, worst, measured, epsilon) -> None:
         axis.plot(dims, measured[delta] / dims, "o", color="white", markeredgecolor="black",
                   label="n*")  # fmt: skip
         axis.set(xscale="log", ylim=(0, loads[-1]))
-        label(axis, "d_k", "n / d_k", f"delta = {delta:g}")
+        label(axis, "d_k", "n / d_k", f"delta = {delta:g}", legend=False)
+        axis.legend(fontsize=7, loc="upper left", facecolor="white", framealpha=1)
         figure.colorbar(image, ax=axis, label="P(any pair fails)")
     axis = axes[0, -1]
     for color, delta in zip(COLORS, deltas, strict=False):
@@ -88,6 +90,7 @@ def capacity(run, dims, grids, worst, measured, epsilon) -> None:
         floor = [theory.capacity_floor(d, delta=delta, epsilon=epsilon) for d in fine]
         axis.loglog(fine, floor, color=color, linestyle="--")
         axis.loglog(fine, theory.capacity_ceiling(fine, delta=delta), color=color, linestyle=":")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     label(axis, "d_k", "pairs", "dashed: square root; dotted: linear")
     run.save_figure(figure, "capacity", "Phase diagram: how often any of n pairs fails. Light: all "
                     "are given back. The border n* lies far above the worst case (square root) "
@@ -101,14 +104,14 @@ def failures(run, rates, p, bound) -> None:
     heads = sorted({count for count, _ in rates})
     for color, count in zip(COLORS, heads, strict=False):
         axes[0, 0].loglog(layers, [rates[count, depth] for depth in layers], "o", color=color,
-                          label=f"{count} heads")  # fmt: skip
+                          label=f"{count} head{'s' if count > 1 else ''}")  # fmt: skip
         law = theory.network_failure(p, heads=count, layers=np.array(layers))
         top = theory.network_failure(bound, heads=count, layers=np.array(layers))
         axes[0, 0].loglog(layers, law, color=color)
         axes[0, 0].loglog(layers, top, color=color, linestyle="--", linewidth=0.8)
     for color, depth in zip(COLORS, (1, 4, 16), strict=False):
         axes[0, 1].semilogy(heads, [rates[count, depth] for count in heads], "o", color=color,
-                            label=f"{depth} layers")  # fmt: skip
+                            label=f"{depth} layer{'s' if depth > 1 else ''}")  # fmt: skip
         law = [theory.network_failure(p, heads=count, layers=depth) for count in heads]
         axes[0, 1].semilogy(heads, law, color=color)
     axes[0, 1].set_xticks(heads)
@@ -199,7 +202,7 @@ def protocols(run, found, second, config) -> None:
         for rule, color in RULE_COLORS.items():
             path = found[f"{name}-{rule}"][:, stimulus, outcome]
             axis.plot(np.arange(1, len(path) + 1), path, color=color, label=rule,
-                      linestyle="--" if rule == "softmax" else "-")  # fmt: skip
+                      linestyle="--" if rule in ("oja", "softmax") else "-")  # fmt: skip
         if len(path) > config.trials_a_phase:
             axis.axvline(config.trials_a_phase + 0.5, color="black", linewidth=0.6, linestyle=":")
         axis.set_ylim(-0.1, 2.1)

@@ -136,9 +136,10 @@ def rebinding(run: Run, config) -> list[Claim]:
         first, second = jax.random.split(jax.random.key(cell["seed"]))
         cs, us = random_pairs(first, trials=trials, pairs=pairs, dim=dim)
         us = jnp.concatenate([us, sphere(second, us.shape)], 1)
+        again = jnp.concatenate([cs, cs], 1)
         found = {}
         for rule in ("hebb", "delta"):
-            _, memory = condition(*(jnp.concatenate([cs, cs], 1),) * 2, us, rule=rule, **SCAN)
+            _, memory = condition(again, again, us, rule=rule, **SCAN)
             reads = recall(memory, cs)[:, :, 0]
             best = jnp.argmax(jnp.einsum("bte,bse->bts", reads, us[:, :, 0]), -1)
             found[rule] = (best == pairs + jnp.arange(pairs)).mean()

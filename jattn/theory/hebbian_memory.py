@@ -36,7 +36,7 @@ def condition(
     cs: Float[Array, "b t h d"],
     us: Float[Array, "b t h e"],
     *,
-    rule: Literal["hebb", "decay", "delta", "oja", "bcm"] = "hebb",
+    rule: str = "hebb",
     alpha: float | Float[Array, ""] = 1.0,
     gamma: float | Float[Array, ""] = 1.0,
     tau: float = 10.0,
@@ -52,7 +52,7 @@ def condition(
         test: queries, `[b, t, h, d]`.
         cs: keys, `[b, t, h, d]`.
         us: values, `[b, t, h, e]`.
-        rule: how a pair is written.
+        rule: how a pair is written, one of `RULES`.
         alpha: learning rate. The delta rule wants `alpha |k|^2 < 2`, Oja's `alpha v^2 < 2`.
         gamma: what a trial leaves of the memory, in (0, 1]; of rule `"decay"` only.
         tau: trials over which `"bcm"` averages its threshold.
