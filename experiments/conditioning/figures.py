@@ -51,6 +51,8 @@ def noise(run, curves) -> None:
         shape = theory.noise_spread(pairs, d_k=dim, d_v=dim) ** -2
         axes[0, 1].plot(grid, stats.gamma.pdf(grid, shape, scale=1 / shape), color=color,
                         linestyle=":", linewidth=0.8)  # fmt: skip
+    axes[0, 0].xaxis.set_minor_formatter(NullFormatter())
+    axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     label(axes[0, 0], "(n - 1) / d_k", "signal to noise")
     label(axes[0, 1], "|noise|^2 / its mean", "density")
     run.save_figure(figure, "interference", "Left: the signal to noise ratio depends on load only "
