@@ -17,7 +17,13 @@ from absl import app, flags
 from jattn.training import write_gallery
 
 # Experiments whose presets `small` and `full` together reproduce their papers.
-REGISTERED = ("in_context_regression", "scan_and_snap", "random_feature_attention", "pavlovian")
+REGISTERED = (
+    "in_context_regression",
+    "scan_and_snap",
+    "random_feature_attention",
+    "pavlovian",
+    "dynamical_systems",
+)
 
 ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")
 PRESET = flags.DEFINE_string("preset", "small", "Preset of each experiment's config.")

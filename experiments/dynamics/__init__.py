@@ -1,0 +1,1 @@
+"""The studies of experiments/dynamical_systems.py."""
