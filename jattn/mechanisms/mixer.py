@@ -68,6 +68,7 @@ class Mechanism(NamedTuple):
         layout: `"btm"` (tokens) or `"bhwc"` (images).
         parameters: names of parameters beyond query, key, value and output projections.
         statistics: those of them that are averages over training, which no gradient reaches.
+        absent: those of the query, key, value and output projections that it does without.
     """
 
     name: str
@@ -85,3 +86,4 @@ class Mechanism(NamedTuple):
     layout: str = "btm"
     parameters: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()

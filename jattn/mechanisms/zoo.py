@@ -3,6 +3,7 @@
 import difflib
 import inspect
 
+from jattn.mechanisms.channel import step_attention
 from jattn.mechanisms.linear import (
     delta_rule,
     gated_delta_rule,
@@ -17,6 +18,7 @@ from jattn.mechanisms.softmax import (
     diffqkv_attention,
     gated_attention,
     grouped_differential_attention,
+    minimal_attention,
     mixture_of_heads,
     relative_attention,
     reweighted_softplus_attention,
@@ -36,6 +38,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     gated_linear_attention.MECHANISM,
     linear_attention.MECHANISM,
     grouped_differential_attention.MECHANISM,
+    minimal_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
     relative_attention.MECHANISM,
     retention.MECHANISM,
@@ -43,6 +46,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
     softplus_attention.MECHANISM,
+    step_attention.MECHANISM,
 )
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}

@@ -116,7 +116,8 @@ def attention_mixer(
         def cached(params, x):
             return to_cache(params, x, x, None)[1:]
 
-        x = jax.ShapeDtypeStruct((batch_size, 1, dim), params["value"].dtype)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        x = jax.ShapeDtypeStruct((batch_size, 1, dim), dtype)
         key, value = jax.eval_shape(cached, params, x)
         return p.key_value_cache(key, value, max_length)
 

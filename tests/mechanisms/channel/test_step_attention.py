@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jattn.mechanisms.channel.step_attention import step_attention, step_attention_init
+from jattn.mechanisms.channel.step_attention import make, step_attention, step_attention_init
 from jattn.theory import step_sizes
 
 X = jax.random.normal(jax.random.key(0), (3, 4))
@@ -82,6 +82,22 @@ def test_step_attention():
     assert step_attention(params, x[:, 0, 0], x[:, 0, 0]).shape == (2, 32)
     slope = jax.grad(lambda p: step_attention(p, change, x, before).sum())(params)
     assert all(np.any(np.asarray(g)) for g in slope.values())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_mixer_takes_steps_along_a_field(causal):
+    mixer = make(dim=4, heads=1, causal=causal, hidden=6, reduction=2, steps=2)
+    params = mixer.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 4))
+    move = lambda x: jax.nn.relu(x @ params["value"]) @ params["output"]
+    start = x.reshape(10, 4) if causal else x
+    first = move(start)
+    middle = start + step_attention(params, first, start) * first
+    second = move(middle)
+    end = middle + step_attention(params, second, middle, first) * second
+    np.testing.assert_allclose(mixer.apply(params, x), (end - start).reshape(x.shape), atol=1e-6)
+    with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
+        make(dim=4, heads=1, steps=0)
 
 
 def test_bad_input_is_named(plain_checks):
