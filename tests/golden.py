@@ -19,10 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.adapters import (
+    attention_maps,
     dynamical_systems,
+    lens,
     linear_and_memory,
     scan_snap,
     softmax_gates,
+    softmax_structures,
     theory,
 )
 
@@ -39,10 +42,13 @@ class Case(NamedTuple):
 
 # (family, mechanism) -> adapter(case) -> outputs named as in the case.
 ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    **attention_maps.ADAPTERS,
     **dynamical_systems.ADAPTERS,
+    **lens.ADAPTERS,
     **linear_and_memory.ADAPTERS,
     **scan_snap.ADAPTERS,
     **softmax_gates.ADAPTERS,
+    **softmax_structures.ADAPTERS,
     **theory.ADAPTERS,
 }
 

@@ -17,7 +17,6 @@ residuals and norms, the value and output matrices of a stack are one matrix.
 Limits: separate and separate is softmax attention; collapsed with W = W_query W_key^T is it, too.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -103,6 +102,7 @@ def make(
         ValueError: an unknown value, or a size that does not fit.
 
     Example:
+        >>> import jax
         >>> mixer = make(dim=32, heads=1, qk="cholesky", vo="none")
         >>> params = mixer.init(jax.random.key(0))
         >>> {name: array.shape for name, array in params.items()}
