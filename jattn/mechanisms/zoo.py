@@ -3,21 +3,24 @@
 import difflib
 import inspect
 
-from jattn.mechanisms.channel import step_attention
+from jattn.mechanisms.channel import gated_mlp, step_attention
 from jattn.mechanisms.linear import (
     delta_rule,
     gated_delta_rule,
     gated_linear_attention,
     linear_attention,
     retention,
+    taylor_attention,
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
     affine_attention,
+    decoupled_attention,
     differential_attention,
     diffqkv_attention,
     gated_attention,
     grouped_differential_attention,
+    key_only_attention,
     minimal_attention,
     mixture_of_heads,
     relative_attention,
@@ -31,12 +34,15 @@ from jattn.mechanisms.softmax import (
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     affine_attention.MECHANISM,
+    decoupled_attention.MECHANISM,
     delta_rule.MECHANISM,
     differential_attention.MECHANISM,
     diffqkv_attention.MECHANISM,
     gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
     gated_linear_attention.MECHANISM,
+    gated_mlp.MECHANISM,
+    key_only_attention.MECHANISM,
     linear_attention.MECHANISM,
     grouped_differential_attention.MECHANISM,
     minimal_attention.MECHANISM,
@@ -49,6 +55,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     softmax_attention.MECHANISM,
     softplus_attention.MECHANISM,
     step_attention.MECHANISM,
+    taylor_attention.MECHANISM,
 )
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}

@@ -52,7 +52,7 @@ class Mixer(nnx.Module):
         self,
         x: Float[Array, "b t m"],
         *,
-        context: Float[Array, "b s m"] | None = None,
+        context: Float[Array, "#b s m"] | None = None,
         mask: Any = None,
         positions: Int[Array, "b t"] | None = None,
         key: jax.Array | None = None,

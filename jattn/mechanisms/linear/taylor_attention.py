@@ -1,0 +1,182 @@
+"""Taylor attention, the approximate form of deconstructed attention (arXiv 2510.11602).
+
+    o_i = sum_j f(s_ij) v_j / sum_j f(s_ij),   f(s) = 1 + s + s^2 / 2,   s_ij = q_i . k_j / sqrt(d)
+
+f is the exponential's Taylor series to second order, at least 1/2, and an inner product of features
+(1, q, vec(q q^T) / sqrt(2)): softmax attention as a linear recurrence with 1 + d + d^2 numbers for
+each value.
+
+Distinctive: linear cost at softmax's form, exact to |s|^3 e^|s| / 6 in each weight.
+
+Limits: small scores give softmax attention, zero ones the mean. `normalize="separate"` divides each
+of the three orders by its own sum and adds the quotients, as the paper's appendix prints it; its
+text and the work it follows have one common denominator, the default here. Sums of the first order
+alone may come near zero, so "separate" is not for training.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jattn.checks import check_choice
+from jattn.mechanisms import projections as p
+from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.recurrence import recur
+
+NORMALIZE = ("common", "separate")
+
+
+def taylor_features(x: Float[Array, "*batch d"]) -> Float[Array, "*batch n"]:
+    """(1, x, vec(x x^T) / sqrt(2)) for x / d^(1/4), so that products are f(q.k / sqrt(d)).
+
+    Example:
+        >>> taylor_features(jnp.array([2.0])).tolist()
+        [1.0, 2.0, 2.8284270763397217]
+    """
+    x = x * x.shape[-1] ** -0.25
+    square = (x[..., :, None] * x[..., None, :]).reshape(*x.shape[:-1], -1)
+    return jnp.concatenate([jnp.ones_like(x[..., :1]), x, square * 2**-0.5], -1)
+
+
+def taylor_attention(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b s g d"],
+    value: Float[Array, "b s g e"],
+    *,
+    normalize: str = "common",
+    causal: bool = False,
+    mask: Bool[Array, "b s"] | None = None,
+    initial_state: Float[Array, "b h n k"] | None = None,
+    return_state: bool = False,
+) -> Any:  # One array, or with `return_state` a pair: see Returns.
+    """Attention with the exponential replaced by its second Taylor polynomial.
+
+    Args:
+        query: `[b, t, h, d]`.
+        key: `[b, s, g, d]`, g dividing h; s = t if `causal`.
+        value: `[b, s, g, e]`.
+        normalize: `"common"`, or `"separate"` for each order.
+        causal: token t sees tokens <= t.
+        mask: True for real keys, `[b, s]`; default all are.
+        initial_state: causal only; `[b, h, 1 + d + d^2, e + 1]`, the last column for the weights.
+        return_state: causal only; return the state behind the last token, too.
+
+    Returns:
+        `[b, t, h, e]` in the query's dtype; with `return_state` the pair of it and the state.
+
+    Raises:
+        ValueError: an unknown value of `normalize`, or shapes that do not fit.
+
+    Reference:
+        arXiv 2510.11602.
+
+    Example:
+        >>> x = jnp.ones((1, 5, 2, 4))
+        >>> taylor_attention(x, x, x, causal=True).shape
+        (1, 5, 2, 4)
+    """
+    check_choice("normalize", normalize, NORMALIZE)
+    dtype, size = query.dtype, query.shape[-1]
+    wide = jnp.promote_types(dtype, jnp.float32)
+    query, key = taylor_features(query.astype(wide)), taylor_features(key.astype(wide))
+    value = value.astype(wide)
+    value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
+    if mask is not None:
+        key = jnp.where(mask[:, :, None, None], key, 0)
+    state = initial_state
+    if not causal:
+        state = jnp.einsum("bsgn,bsge->bgne", key, value)
+        state = jnp.repeat(state, query.shape[2] // key.shape[2], axis=1)
+
+    def total(query):
+        if causal:
+            return recur(query, key, value, initial_state=state, return_state=True)
+        return jnp.einsum("bthn,bhne->bthe", query, state), state
+
+    def quotient(sums):
+        weight = sums[..., -1:]
+        return sums[..., :-1] / jnp.where(weight == 0, 1, weight)
+
+    if normalize == "common":
+        read, state = total(query)
+        out = quotient(read)
+    else:
+        # Each order reads its own features of the same state.
+        order = jnp.array([0] + [1] * size + [2] * size**2)
+        reads = [total(jnp.where(order == degree, query, 0)) for degree in range(3)]
+        out, state = sum(quotient(read) for read, _ in reads), reads[0][1]
+    out = out.astype(dtype)
+    return (out, state) if return_state else out
+
+
+def make(*, dim: int, heads: int, causal: bool = False, normalize: str = "common") -> Mixer:
+    """Taylor attention between projections.
+
+    Args:
+        dim: model dimension m.
+        heads: heads h, a divisor of m.
+        causal: token t sees tokens <= t; then there is no `context`.
+        normalize: as in `taylor_attention`.
+
+    Returns:
+        A `Mixer`; its state is `[b, h, 1 + d + d^2, e + 1]`.
+
+    Raises:
+        ValueError: an unknown value, or a size that does not fit.
+
+    Example:
+        >>> import jax
+        >>> mixer = make(dim=8, heads=2, causal=True)
+        >>> params = mixer.init(jax.random.key(0))
+        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        (1, 5, 8)
+    """
+    p.check_heads(dim, heads)
+    check_choice("normalize", normalize, NORMALIZE)
+    size = dim // heads
+
+    def init(key):
+        return p.qkvo_init(key, dim, heads)
+
+    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
+        if causal:
+            p.no_context("causal taylor_attention", context)
+        source = p.check_tokens(dim, x, context, positions)
+        real = p.padding(mask, *source.shape[:2])
+        arrays = p.qkv(params, x, source, heads, heads)
+        out = taylor_attention(*arrays, normalize=normalize, causal=causal, mask=real)
+        return p.output(params, out)
+
+    def init_state(params, batch_size, max_length):
+        shape = (batch_size, heads, 1 + size + size**2, size + 1)
+        return jnp.zeros(shape, params["value"].dtype)
+
+    def step(params, x, state):
+        x = x[:, None]
+        out, state = taylor_attention(
+            *p.qkv(params, x, x, heads, heads),
+            normalize=normalize,
+            causal=True,
+            initial_state=state,
+            return_state=True,
+        )
+        return p.output(params, out)[:, 0], state
+
+    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+
+
+MECHANISM = Mechanism(
+    name="taylor_attention",
+    title="Deconstructing attention: the exponential to second order",
+    arxiv="2510.11602",
+    family="linear",
+    equation="o_i = sum_j f(q_i.k_j / sqrt(d)) v_j / sum_j f(q_i.k_j / sqrt(d)), f(s) = 1+s+s^2/2",
+    core=taylor_attention,
+    make=make,
+    causal=True,
+    bidirectional=True,
+    cross=True,
+    streaming=True,
+    cost="linear",
+)
