@@ -13,6 +13,10 @@ import pytest
 
 jaxtyping.install_import_hook(["jattn", "tests"], "beartype.beartype")
 
+from jattn.training.parallel import keep_cpu_products_apart  # noqa: E402  behind the hook
+
+keep_cpu_products_apart()
+
 CACHE = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".jax_cache")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

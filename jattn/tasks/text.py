@@ -97,3 +97,23 @@ def windows(
         return jax.lax.dynamic_slice_in_dim(jnp.asarray(tokens), start, length)
 
     return sample
+
+
+def byte_tokens(text: str) -> tuple[Int[np.ndarray, " n"], int]:
+    """A text as UTF-8 bytes, numbered by those that occur in it.
+
+    Returns:
+        The ids `[n]`, and the number of different bytes.
+
+    Raises:
+        ValueError: an empty text.
+
+    Example:
+        >>> ids, vocabulary = byte_tokens("abba")
+        >>> ids.tolist(), vocabulary
+        ([0, 1, 1, 0], 2)
+    """
+    if not text:
+        raise ValueError("text: expected some text, got none")
+    found, ids = np.unique(np.frombuffer(text.encode(), np.uint8), return_inverse=True)
+    return ids.astype(np.int32), len(found)

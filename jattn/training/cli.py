@@ -27,7 +27,7 @@ from ml_collections import config_flags
 
 from jattn.training.claims import Claim, print_claims
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
-from jattn.training.parallel import split_cpu, start_distributed
+from jattn.training.parallel import keep_cpu_products_apart, split_cpu, start_distributed
 from jattn.training.report import write_report
 from jattn.training.run import Run, leaves, write_atomically
 
@@ -79,6 +79,7 @@ def _execute(run_experiment: RunExperiment, name: str, argv: list[str]) -> int:
             num_processes=values.num_processes,
             process_id=values.process_id,
         )
+    keep_cpu_products_apart()
     split_cpu(values.config.get("parallel", {}).get("cpu_devices", 1))
     # Orbax logs a traceback of each error and then raises it; one of the two is enough.
     logging.set_verbosity(logging.FATAL)

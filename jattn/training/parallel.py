@@ -52,6 +52,19 @@ def split_cpu(devices: int) -> None:
             jax.config.update("jax_num_cpu_devices", devices)
 
 
+def keep_cpu_products_apart() -> None:
+    """Switches off a fusion of XLA on the CPU that gives wrong numbers; call it before jax starts.
+
+    In jax 0.10 to 0.12 a kernel that joins matrix products with what is around them (YNNPACK) may
+    read memory that nothing was written to: chunked delta rules under `jit` showed it. A program
+    that does not go through the command line can set the same flag in XLA_FLAGS.
+    """
+    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
+    flags = os.environ.get("XLA_FLAGS", "")
+    if version <= (0, 12) and "ynn_fusion" not in flags:  # An unknown flag would end the process.
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_experimental_ynn_fusion_type=".strip()
+
+
 @dataclasses.dataclass(frozen=True)
 class Parallel:
     """How a fit is spread over devices. Losses do not depend on it, up to rounding.

@@ -1,0 +1,71 @@
+"""Trains the same small decoder with any list of mechanisms, and compares them fairly.
+
+Same data, steps, seeds and parameters (within 5 %): bits a byte of English text, at the length of
+training and beyond, and accuracy in associative recall, copying and induction.
+
+    python -m experiments.bakeoff --config=configs/bakeoff.py:small --workdir=runs/bakeoff
+
+The settings, presets and expected times are in configs/bakeoff.py. The table is also written to
+`table.md` in the workdir.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.compare import table
+from experiments.compare.study import Row, compare
+from jattn.training import Claim, Run, cli
+from jattn.training.run import write_atomically
+
+
+def run_experiment(config, run: Run) -> list[Claim]:
+    """Runs the comparison and returns the claims that its rows can show."""
+    rows = compare(run, config)
+    if run.writes:
+        text = table.markdown(rows, config.stretches)
+        write_atomically(run.workdir / "table.md", text.encode())
+    for line in table.plain(rows, config.stretches):
+        run.note(line)
+    table.draw(run, config, rows)
+    return claims(rows)
+
+
+def claims(rows: Sequence[Row]) -> list[Claim]:
+    """What the papers say of mechanisms that are there, and that the comparison is fair."""
+    found = {row.mechanism: row for row in rows if not row.failed}
+    stated = []
+    sizes = [row.parameters for row in found.values() if row.parameters]
+    if sizes:
+        stated.append(
+            Claim(
+                "fair",
+                "all text models have as many parameters: greatest departure from the median",
+                "the same budget for all",
+                0.0,
+                float(np.max(np.abs(np.array(sizes) / np.median(sizes) - 1))),
+                "~=",
+                tolerance=0.05,
+            )
+        )
+    softmax = found.get("softmax_attention")
+    softplus = found.get("reweighted_softplus_attention")
+    if softmax and softplus and len(softmax.stretched) > 1 and len(softplus.stretched) > 1:
+        rise = [float((row.stretched[-1] - row.stretched[0]).mean()) for row in (softplus, softmax)]
+        stated.append(
+            Claim(
+                "softplus-extrapolates",
+                "re-weighted softplus attention loses less than half of what softmax loses when "
+                "the text grows to its longest (bits a byte)",
+                "arXiv 2501.13428, table of lengths",
+                0.5 * rise[1],
+                rise[0],
+                relation="<=",
+                note=f"softmax loses {rise[1]:.2f}, re-weighted softplus {rise[0]:.2f}",
+            )
+        )
+    return stated
+
+
+if __name__ == "__main__":
+    cli.main(run_experiment, name="bakeoff")

@@ -1,0 +1,1 @@
+"""Parts of the bake-off: equal models, tasks, costs, tables."""

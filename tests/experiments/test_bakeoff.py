@@ -1,0 +1,111 @@
+"""The bake-off at toy sizes: rows, failures as rows, resuming, bad settings."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.bakeoff import PRESETS, get_config
+from experiments.bakeoff import run_experiment
+from experiments.compare import table
+from experiments.compare.models import matched_model
+from experiments.compare.study import chosen_mechanisms, compare, parse
+from jattn.training import Run, UsageError
+
+TOY = {
+    "dim": 16,
+    "heads": 2,
+    "layers": 1,
+    "text_length": 16,
+    "length": 16,
+    "vocabulary": 16,
+    "pairs": 2,
+    "steps": 4,
+    "batch_size": 8,
+    "seeds": 2,
+    "test_size": 8,
+    "stretches": (1, 2),
+    "tasks": "text",
+    "mechanisms": "softmax_attention",
+    "parallel": {"mesh": {"data": 1}},
+}
+
+
+def toy(**changes):
+    config = get_config()
+    config.update({**TOY, **changes})
+    return config
+
+
+def test_rows_table_figures_and_resuming(tmp_path):
+    config = toy()
+    with Run.open(tmp_path, config, name="toy") as run:
+        claims = run_experiment(config, run)
+    assert claims[0].id == "fair"
+    assert claims[0].holds
+    text = (tmp_path / "table.md").read_text()
+    assert "`softmax_attention`" in text
+    for figure in ("length", "quality_and_cost"):
+        assert (tmp_path / "figures" / f"{figure}.png").stat().st_size > 10_000
+    before = json.loads(json.dumps([claim.entry() for claim in claims]))
+    with Run.open(tmp_path, config, name="toy") as run:
+        again = run_experiment(config, run)
+    assert json.loads(json.dumps([claim.entry() for claim in again])) == before
+    assert (tmp_path / "table.md").read_text() == text
+
+
+def test_a_mechanism_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
+    def broken(mechanism, *args):
+        raise ValueError(f"{mechanism[0]} is broken\nin two lines")
+
+    monkeypatch.setattr("experiments.compare.study.matched_model", broken)
+    config = toy(mechanisms="retention")
+    with Run.open(tmp_path, config, name="toy") as run:
+        rows = compare(run, config)
+    assert rows[0].failed == "retention is broken"
+    assert "failed: retention is broken" in table.markdown(rows, config.stretches)
+    assert all(len(line) <= 100 for line in table.plain(rows, config.stretches))
+
+
+def test_parameters_are_matched():
+    config = toy()
+    sizes = [
+        matched_model((name, {}), 50, 16, config).parameters
+        for name in ("softmax_attention", "gated_delta_rule", "mixture_of_heads")
+    ]
+    assert np.ptp(sizes) <= 0.05 * sizes[0]
+
+
+def test_entries_may_have_options():
+    assert parse("linear_attention:feature_map=elu:normalize=False") == (
+        "linear_attention",
+        {"feature_map": "elu", "normalize": False},
+    )
+    assert len(chosen_mechanisms(toy(mechanisms="all"))) > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mechanisms": "softmax_atention"}, "mechanisms: .*did you mean softmax_attention"),
+        ({"mechanisms": "retention,retention"}, "mechanisms: expected each one once"),
+        ({"mechanisms": "retention:width=3"}, "mechanisms: retention has no option 'width'"),
+        ({"tasks": "text,chess"}, "tasks: expected any of .* got 'chess'"),
+        (
+            {"tasks": "recall", "pairs": 100},
+            "tasks: length: expected an even number of at least 4 x 100",
+        ),
+        ({"text": "/nowhere"}, "tasks: text: /nowhere cannot be read"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, change, message):
+    config = toy(**change)
+    with Run.open(tmp_path, config, name="toy") as run, pytest.raises(UsageError, match=message):
+        run_experiment(config, run)
+
+
+def test_presets():
+    for preset in PRESETS:
+        assert get_config(preset).steps > 0
+    with pytest.raises(ValueError, match="preset: expected one of"):
+        get_config("huge")
