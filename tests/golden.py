@@ -21,7 +21,6 @@ import numpy as np
 from tests.adapters import (
     attention_maps,
     dynamical_systems,
-    lens,
     linear_and_memory,
     scan_snap,
     softmax_gates,
@@ -44,7 +43,6 @@ class Case(NamedTuple):
 ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **attention_maps.ADAPTERS,
     **dynamical_systems.ADAPTERS,
-    **lens.ADAPTERS,
     **linear_and_memory.ADAPTERS,
     **scan_snap.ADAPTERS,
     **softmax_gates.ADAPTERS,

@@ -1,0 +1,1 @@
+"""Looking inside: what attention maps say about heads, sinks and positions."""
