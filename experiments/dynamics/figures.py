@@ -52,7 +52,8 @@ def recall_over_steps(run, curves, steps, guess: float) -> None:
             axis.plot(steps, curve.T, linewidth=0.4, alpha=0.6, **look)
         axis.axhline(guess, color="black", linewidth=0.6)
         axis.set_ylim(0, 1.03)
-        label(axis, "step", "recall", "with an MLP" if mlp else "without an MLP")
+        label(axis, "step", "recall", "with an MLP" if mlp else "without an MLP", legend=False)
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     run.save_figure(
         figure,
         "recall_over_steps",

@@ -14,6 +14,7 @@ from jattn.tasks.associative_recall import Recall, associative_recall
 from jattn.training import Claim, Run, fit
 
 SATURATED, LOGS, WARM_UP, TEST_PIECE = 0.98, 20, 0.05, 256
+PLATEAU = 1.35  # in units of a guess among the values of the sequence
 
 
 def specs(config) -> list[Spec]:
@@ -74,7 +75,7 @@ def recall(run: Run, config) -> list[Claim]:
         tried = []
         for rate in config.learning_rates:
             result = fit(run=run, name=f"{spec.name}_{rate:g}", **fitted(config, spec, rate))
-            tried.append(result.history["accuracy"])  # [seeds, logs]
+            tried.append(result.history["accuracy"].T)  # [seeds, logs]
             steps = result.steps
         curves[spec] = max(tried, key=lambda curve: curve[:, -1].mean())
     figures.recall_over_steps(run, curves, steps, 1 / config.task.pairs)
@@ -91,7 +92,13 @@ def _claims(config, end: dict[Spec, float]) -> list[Claim]:
 
     def note(*chosen: Spec) -> str:
         found = ", ".join(f"{spec.name} {end[spec]:.3f}" for spec in chosen)
-        return f"{found}; {seeds}"
+        stuck = [spec.name for spec in chosen if end[spec] < PLATEAU / config.task.pairs]
+        if not stuck:
+            return f"{found}; {seeds}"
+        return (
+            f"{found}; {seeds}; so few steps leave {', '.join(stuck)} on the plateau of guessing "
+            "among the sequence's values, where the claim is not put to the test"
+        )
 
     def at(name: str, mlp: bool = False) -> Spec:
         return Spec(name, 1 if name in model.GATED else middle, mlp)

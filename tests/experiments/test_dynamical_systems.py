@@ -1,6 +1,7 @@
 """The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,6 +40,7 @@ def test_equivalences_hold_and_resume(tmp_path):
     assert (tmp_path / "figures" / "features_of_softmax.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_recall_states_its_claims(tmp_path):
     assert run(tmp_path, "--config.part=recall", "--config.with_mlp=('linear',)") in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
@@ -49,7 +51,7 @@ def test_recall_states_its_claims(tmp_path):
 
 @pytest.mark.slow
 def test_every_claim_is_stated_and_the_training_set_may_be_finite(tmp_path):
-    full = get_config("full")
+    full: Any = get_config("full")
     extra = [
         f"--config.mixers={tuple(full.mixers)}",
         f"--config.with_mlp={tuple(full.with_mlp)}",
@@ -67,7 +69,7 @@ def test_every_claim_is_stated_and_the_training_set_may_be_finite(tmp_path):
 def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
     spec = model.Spec(mixer, 3)
     params = model.init(jax.random.key(0), spec, vocabulary=20, length=8, dim=8, layers=1)
-    config = get_config()
+    config: Any = get_config()
     config.task.update(dict(vocabulary=20, length=8, pairs=2, test_size=3))
     _, batch = recall.sampler(config)
     moved = batch._replace(tokens=batch.tokens.at[:, -1].set(5))  # later than the first query
