@@ -15,6 +15,7 @@ from jattn.mechanisms.linear import (
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
     affine_attention,
+    curved_attention,
     decoupled_attention,
     differential_attention,
     diffqkv_attention,
@@ -34,6 +35,7 @@ from jattn.mechanisms.softmax import (
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     affine_attention.MECHANISM,
+    curved_attention.MECHANISM,
     decoupled_attention.MECHANISM,
     delta_rule.MECHANISM,
     differential_attention.MECHANISM,

@@ -85,7 +85,8 @@ def without_layers(model: Transformer, layers: Collection[int]) -> Transformer:
         layers: which to leave out, counted from 0.
 
     Example:
-        >>> model = Transformer(TransformerConfig(vocab_size=50, dim=16, layers=4), rngs=nnx.Rngs(0))
+        >>> config = TransformerConfig(vocab_size=50, dim=16, layers=4)
+        >>> model = Transformer(config, rngs=nnx.Rngs(0))
         >>> len(without_layers(model, (0, 2)).blocks)
         2
     """
