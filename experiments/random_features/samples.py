@@ -68,12 +68,13 @@ def samples(run: Run, config) -> list[Claim]:
                 )
             )
     if have(*[("rfa", f"keys_{power}") for power in (1, 2, 3, 4)]):
-        means = [at("rfa", f"keys_{power}", 512)[0].mean() for power in (1, 2, 3, 4)]
+        wanted = 8 * config.dim**2  # a quadratic has of the order of d^2 coefficients
+        means = [at("rfa", f"keys_{power}", wanted)[0].mean() for power in (1, 2, 3, 4)]
         claims.append(
             Claim(
                 "R4",
                 f"degree orders difficulty, keys_1 < keys_2 < min(keys_3, keys_4) for RFA at "
-                f"n = {at('rfa', 'keys_1', 512)[1]}: the smaller of the two ratios",
+                f"n = {at('rfa', 'keys_1', wanted)[1]}: the smaller of the two ratios",
                 f"{PAPER}, the complexity grows like 4^degree",
                 1.0,
                 float(min(means[1] / means[0], min(means[2:]) / means[1])),
