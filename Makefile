@@ -7,6 +7,8 @@ ONLY ?= in_context_regression
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-pyproject
 JOBS ?= 2
+# Extras of the package to install; with tpu, kernels are compiled for TPUs too: EXTRAS=dev,tpu.
+EXTRAS ?= dev
 # Tests run small programs; more compiler threads than cores only slow them down.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
@@ -29,7 +31,7 @@ $(STAMP): pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 reproduce: $(STAMP)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Int32, PyTree, Shaped
 from jattn.training.checkpoints import Checkpoints
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
 from jattn.training.parallel import Layout, agree, to_host
+from jattn.training.planning import zeros
 from jattn.training.run import Run
 
 SECONDS_A_DISPATCH = 1.0  # so a request to stop is met soon, and the host's share stays small
@@ -133,6 +134,11 @@ def fit(
     start = _start(init, optimizer, record, seeds, len(notes), seed)
     like = _placed(jax.eval_shape(start), layout)
     settings = {"seed": seed, **counts}
+    if run.parallel.planner is not None:
+        program = _program(loss, sample, optimizer, record, layout, notes, batch_size, seed)
+        run.parallel.planner.compile(name, *layout.lowerable(program, like))
+        history = {field: np.moveaxis(x, 0, 1) for field, x in zeros(like.history).items()}
+        return FitResult(jax.tree.map(jnp.asarray, zeros(like.params)), history, notes)
     checkpoints = Checkpoints(run.workdir / "checkpoints" / name, settings, run.note)
     try:
         restored = checkpoints.restore(like)

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from jattn.checks import check_choice
 from jattn.training.errors import UsageError
+from jattn.training.planning import Planner, zeros
 
 STRATEGIES = ("jit", "shard_map", "pmap")
 
@@ -80,6 +81,7 @@ class Parallel:
         mesh: devices along `"data"` (-1: all that are left) and along `"model"`.
         cpu_devices: devices that the command line splits the CPU into; it has no effect on
             accelerators.
+        planner: collects programs for the devices it describes, and nothing is run.
 
     Raises:
         UsageError: the strategy or the mesh is not one that can be had.
@@ -92,6 +94,7 @@ class Parallel:
     strategy: str = "jit"
     mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "model": 1})
     cpu_devices: int = 1
+    planner: Planner | None = None
 
     def __post_init__(self):
         try:
@@ -146,7 +149,7 @@ class Parallel:
         Raises:
             UsageError: there are too few devices.
         """
-        devices = jax.devices()
+        devices = jax.devices() if self.planner is None else self.planner.devices
         model = self.mesh.get("model", 1)
         data = self.mesh.get("data", -1)
         data = max(len(devices) // model, 1) if data == -1 else data
@@ -156,9 +159,11 @@ class Parallel:
                 f"parallel.mesh: data={data} times model={model} is {used} devices; "
                 f"there are {len(devices)}"
             )
-        return jax.make_mesh(
-            (data, model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices[:used]
-        )
+        names, types = ("data", "model"), (AxisType.Auto,) * 2
+        if self.planner is not None:  # make_mesh would look for the order of real links.
+            grid = np.array(devices[:used]).reshape(data, model)
+            return Mesh(grid, names, axis_types=types)
+        return jax.make_mesh((data, model), names, types, devices=devices[:used])
 
 
 class Layout(NamedTuple):
@@ -220,6 +225,12 @@ class Layout(NamedTuple):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         if self.strategy == "pmap":
             return self._pmap(program, shardings)
+        jitted, *arguments = self.lowerable(program, state)
+        return _with_bounds(jitted.lower(*arguments).compile())
+
+    def lowerable(self, program: Callable, state: PyTree) -> tuple[Any, ...]:
+        """The program under `jax.jit` as `compile` compiles it, and the shapes of its arguments."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         if self.strategy == "shard_map":
             spec = PartitionSpec("data" if self.split == "seeds" else None)
             # Gradients are averaged by `mean`, not by the transpose of a replicated argument; and
@@ -231,14 +242,13 @@ class Layout(NamedTuple):
                 out_specs=spec,
                 check_vma=False,
             )
-        compiled = jax.jit(
+        jitted = jax.jit(
             program,
             in_shardings=(shardings, None, None),
             out_shardings=shardings,
             donate_argnums=0,
         )
-        bounds = (jax.ShapeDtypeStruct((), jnp.int32),) * 2
-        return _with_bounds(compiled.lower(state, *bounds).compile())
+        return jitted, state, *(jax.ShapeDtypeStruct((), jnp.int32),) * 2
 
     def _pmap(self, program: Callable, placements: PyTree) -> Callable:
         """As `compile`, with a leading axis of devices round the state during the call."""
@@ -274,13 +284,14 @@ def _with_bounds(compiled: Callable) -> Callable:
 
 
 def map_over_devices(
-    function: Callable[[PyTree], PyTree], parallel: Parallel
+    function: Callable[[PyTree], PyTree], parallel: Parallel, name: str = "sweep"
 ) -> Callable[[PyTree], PyTree]:
     """Maps a function over cells of a sweep, each on one device, in one compiled program.
 
     Args:
         function: a pure function of one cell, a pytree of arrays or numbers.
         parallel: the devices along "data" share the cells, by `parallel.strategy`.
+        name: what a planner is told.
 
     Returns:
         `run(cells) -> results` on pytrees whose leaves have one more leading axis, of any equal
@@ -321,6 +332,18 @@ def map_over_devices(
     def run(cells):
         length = len(jax.tree.leaves(cells)[0])
         each = -(-length // devices)
+        if parallel.planner is not None:
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    (devices, each, *np.shape(leaf)[1:]),
+                    jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype),
+                    sharding=placement,
+                ),
+                cells,
+            )
+            parallel.planner.compile(name, program, shapes)
+            results = zeros(jax.eval_shape(program, shapes))
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:length], results)
         order = np.minimum(np.arange(devices * each), length - 1).reshape(devices, each)
         results = to_host(program(jax.tree.map(lambda leaf: np.asarray(leaf)[order], cells)))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:length], results)

@@ -40,7 +40,7 @@ def sweep(
         [1.0, 4.0, 9.0]
     """
     together = run.parallel.device_mesh().shape["data"]
-    compiled = map_over_devices(function, run.parallel)
+    compiled = map_over_devices(function, run.parallel, name)
     done: list[dict[str, np.ndarray]] = []
 
     def compute(index):

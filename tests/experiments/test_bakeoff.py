@@ -1,6 +1,7 @@
 """The bake-off at toy sizes: rows, failures as rows, resuming, bad settings."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ TOY = {
 }
 
 
-def toy(**changes):
-    config = get_config()
+def toy(**changes) -> Any:
+    config: Any = get_config()
     config.update({**TOY, **changes})
     return config
 
@@ -106,6 +107,7 @@ def test_bad_settings_are_named(tmp_path, change, message):
 
 def test_presets():
     for preset in PRESETS:
-        assert get_config(preset).steps > 0
+        config: Any = get_config(preset)
+        assert config.steps > 0
     with pytest.raises(ValueError, match="preset: expected one of"):
         get_config("huge")

@@ -1,0 +1,70 @@
+"""Planning: the experiments' paper presets compile for pods that are not there."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jattn.training.planning import collectives
+from tests.tpu_compile import SETTINGS
+
+pytestmark = pytest.mark.kernels
+
+
+def aot(*arguments, timeout=400):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("needs libtpu: pip install 'jattn[tpu]'")
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.aot", *arguments],
+        env=os.environ | SETTINGS,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "topology", "strategy"),
+    [
+        ("dynamical_systems", "v5e:16x16", "jit"),
+        pytest.param("in_context_regression", "v5e:16x16", "jit", marks=pytest.mark.slow),
+        pytest.param("in_context_regression", "v5p:2x2x4", "shard_map", marks=pytest.mark.slow),
+        pytest.param("scan_and_snap", "v5e:16x16", "shard_map", marks=pytest.mark.slow),
+        pytest.param("pavlovian", "v5e:16x16", "jit", marks=pytest.mark.slow),
+    ],
+)
+def test_paper_presets_compile_for_pods(name, topology, strategy):
+    done = aot(
+        f"--config=configs/{name}.py:paper",
+        f"--topology={topology}",
+        f"--strategy={strategy}",
+        "--programs=1",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "of memory" in done.stdout
+    if name == "in_context_regression":  # The batch is shared: gradients are averaged.
+        assert "all-reduce" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ("v9:2x2", "aot: topology: expected a chip of v4, v5e, v5p, v6e, tpu7x and a grid"),
+        ("v5e:3x5", "aot: topology: 'v5e:3x5' cannot be had"),
+    ],
+)
+def test_a_topology_that_does_not_exist_is_one_clear_line(topology, message):
+    done = aot("--config=configs/pavlovian.py", f"--topology={topology}")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_collectives_are_counted_by_kind():
+    text = """
+    %p = (f32[8]{0}, f32[8]{0}) collective-permute-start(%x), channel_id=1
+    %a = bf16[2,4]{1,0} all-gather(%y), dimensions={0}
+    %b = bf16[2,4]{1,0} all-gather(%z), dimensions={0}
+    """
+    assert collectives(text) == {"collective-permute": (1, 64), "all-gather": (2, 32)}
