@@ -45,8 +45,8 @@ def head_entropy(weights: Float[Array, "l b h t s"]) -> Float[Array, "l h"]:
         `[l, h]`.
 
     Example:
-        >>> head_entropy(jnp.full((1, 1, 1, 2, 4), 0.25)).round(4).tolist()
-        [[1.3863]]
+        >>> round(float(head_entropy(jnp.full((1, 1, 1, 2, 4), 0.25))[0, 0]), 4)
+        1.3863
     """
     logs = jnp.log(jnp.where(weights > 0, weights, 1.0))
     return -jnp.sum(weights * logs, axis=-1).mean(axis=(1, 3))
