@@ -59,7 +59,9 @@ class Planner:
         Raises:
             Enough: it was the last one wanted.
         """
-        compiled = program.lower(*arguments).compile()
+        # The mesh in use says which machine is meant; see `jattn.platforms`.
+        with jax.set_mesh(jax.tree.leaves(arguments)[0].sharding.mesh):
+            compiled = program.lower(*arguments).compile()
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
         self.programs.append(
             Program(
