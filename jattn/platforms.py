@@ -1,6 +1,7 @@
 """Which kind of machine a program is being made for."""
 
 import jax
+from jax.sharding import AxisType
 
 
 def platform() -> str:
@@ -15,3 +16,21 @@ def platform() -> str:
     """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return jax.default_backend() if device is None else device.platform
+
+
+def kernels_can_run() -> bool:
+    """Whether a TPU kernel can be part of the program being made.
+
+    A kernel is for one device: inside `jax.shard_map` it gets that device's part, but XLA cannot
+    divide it by itself, so a program that is spread over many devices by shardings has none.
+
+    Example:
+        >>> kernels_can_run()
+        False
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if platform() != "tpu":
+        return False
+    if mesh.empty:
+        return jax.device_count() == 1
+    return mesh.size == 1 or all(kind == AxisType.Manual for kind in mesh.axis_types)

@@ -15,7 +15,7 @@ from jattn.attention.normalizers import Normalizer
 from jattn.attention.reference import reference
 from jattn.attention.scores import ScoreMod
 from jattn.checks import check_choice
-from jattn.platforms import platform
+from jattn.platforms import kernels_can_run, platform
 
 IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
 
@@ -161,10 +161,10 @@ def explain(query: Array, key: Array, value: Array, **options) -> Selection:
 
 def _select(case: Case, implementation: str | None) -> Selection:
     check_choice("implementation", implementation, (None, *IMPLEMENTATIONS))
-    accelerator = platform() in ("tpu", "gpu")
+    kernels = kernels_can_run()
     cannot = {
         "blockwise": "it never holds the weights (return_weights)" if case.return_weights else None,
-        "pallas": _pallas_refusal(case) if implementation == "pallas" or accelerator else None,
+        "pallas": _pallas_refusal(case) if implementation == "pallas" or kernels else None,
         "cudnn": _cudnn_refusal(case),
     }
     if implementation is None:
@@ -172,11 +172,13 @@ def _select(case: Case, implementation: str | None) -> Selection:
         short = t <= DENSE_QUERIES or t * s < DENSE_SCORES
         if short or cannot["blockwise"]:
             chosen = "reference"
-        elif accelerator and not cannot["pallas"]:
+        elif kernels and not cannot["pallas"]:
             chosen = "pallas"
         else:
             chosen = "blockwise"
-            cannot["pallas"] = cannot["pallas"] or "it needs a TPU (elsewhere it is interpreted)"
+            cannot["pallas"] = cannot["pallas"] or (
+                "it needs a TPU (elsewhere it is interpreted), of many only inside jax.shard_map"
+            )
         cannot["cudnn"] = cannot["cudnn"] or "taken only by name"
     else:
         chosen = None if cannot.get(implementation) else implementation

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.checks import check_choice, check_shape
-from jattn.platforms import platform
+from jattn.platforms import kernels_can_run, platform
 from jattn.recurrence.chunked import recur_chunked
 from jattn.recurrence.scan import recur_scan
 
@@ -56,7 +56,7 @@ def recur(
         return_state: whether to return the state after the last token as well.
         implementation: `"xla"`, `"pallas"` (the kernel for TPUs, chunks of 128 whatever
             `chunk_size` is; elsewhere interpreted, which is slow), or None to choose: the kernel
-            on a TPU, unless `mode` is given.
+            on a TPU (of many, inside `jax.shard_map` only), unless `mode` is given.
 
     Returns:
         `[b, t, h, e]` of the inputs' type, or with `return_state` the pair of it and the state
@@ -102,7 +102,7 @@ def recur(
     if chunk_size < 1:
         raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
     kernel = implementation == "pallas" or (
-        implementation is None and mode is None and length > 1 and platform() == "tpu"
+        implementation is None and mode is None and length > 1 and kernels_can_run()
     )
     reason = _kernel_refusal(query, mode) if implementation == "pallas" or kernel else None
     if implementation == "pallas" and reason is not None:
