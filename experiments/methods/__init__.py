@@ -1,0 +1,1 @@
+"""Methods of attention on small models: what each of them promises, measured."""
