@@ -141,11 +141,17 @@ def _grams(config, problem, cell, tokens, mask, key):
     return grams
 
 
+def precision(run: Run):
+    """Double precision on a CPU; single on accelerators, whose factorisations have no other."""
+    devices = run.parallel.device_mesh().devices
+    return jax.enable_x64(devices.flat[0].platform == "cpu")
+
+
 def errors(
     run: Run, config, name: str, problem: Problem, cells: Sequence[Cell]
 ) -> dict[str, np.ndarray]:
-    """`solve` for all cells, spread over devices, in double precision: `[cells, ...]`."""
-    with jax.enable_x64(True):
+    """`solve` for all cells, spread over devices: `[cells, ...]`."""
+    with precision(run):
         result = sweep(run, name, lambda cell: solve(config, problem, cell), cells)
     for index, cell in enumerate(cells):
         for head, size, which in np.ndindex(result["error"].shape[1:]):

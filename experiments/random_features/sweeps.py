@@ -18,6 +18,7 @@ from experiments.random_features.common import (
     interval,
     limit_kernel,
     log_slopes,
+    precision,
 )
 from jattn.tasks.random_feature_targets import sphere_tokens
 from jattn.theory.kernel_ridge import blocked_gram
@@ -226,7 +227,7 @@ def kernel(run: Run, config) -> list[Claim]:
 
     for model, scale in (("rfa", 0.0), ("brfa", config.bias_scale), ("rfmlp", 0.0)):
         cells = [Cell(seed, scale, at.key_count) for seed in range(at.seeds)]
-        with jax.enable_x64(True):
+        with precision(run):
             found = sweep(
                 run,
                 f"kernel_{model}",

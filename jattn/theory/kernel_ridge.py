@@ -3,17 +3,20 @@
     min over v of ||y - mean(y) - Phi v||^2 + lambda ||v||^2
     =>  f(x) = mean(y) + K(x, X) alpha,   alpha = (K + lambda I)^-1 (y - mean(y)),   K = Phi Phi^T
 
-One eigendecomposition of K serves every penalty and every target.
+One eigendecomposition of K serves every penalty and every target. On a TPU, where it would be one
+matrix-vector product after another, each penalty has a Cholesky factorisation instead.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_shape
+from jattn.platforms import platform
 
 
 def blocked_gram(
@@ -74,7 +77,7 @@ def kernel_ridge(
         penalties: lambda `[l]`, positive.
 
     Returns:
-        alpha `[l, n, k]`.
+        alpha `[l, n, k]`. On a TPU, NaN for a penalty that rounding errors of K outweigh.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -90,11 +93,22 @@ def kernel_ridge(
     check_shape("gram", gram, "n n", sizes)
     check_shape("targets", targets, "n k", sizes)
     check_shape("penalties", penalties, "l", sizes)
+    if platform() == "tpu":
+        return _by_factors(gram, targets, penalties)
     values, vectors = jnp.linalg.eigh(gram)
     values = jnp.maximum(values, 0)  # rounding can leave small negative ones
     rotated = vectors.T @ targets
     shrunk = rotated / (values[:, None] + penalties[:, None, None])
     return jnp.einsum("ij,ljk->lik", vectors, shrunk)
+
+
+def _by_factors(gram, targets, penalties):
+    def one(penalty):
+        factor = jnp.linalg.cholesky(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype))
+        return jax.scipy.linalg.cho_solve((factor, True), targets)
+
+    with jax.default_matmul_precision("highest"):
+        return lax.map(one, penalties)
 
 
 class Fit(NamedTuple):
@@ -120,6 +134,8 @@ def validated_kernel_ridge(
     held_out: float = 0.2,
 ) -> Fit:
     """Ridge fits with the penalty of each target chosen on held-out points, then refitted on all.
+
+    Penalties too small for the precision of K, whose fit is not finite, are not chosen.
 
     Args:
         gram: K of the training points `[n, n]`, in a random order.
@@ -156,7 +172,9 @@ def validated_kernel_ridge(
 
     mean, coefficients = solve(gram[:kept, :kept], targets[:kept])
     guesses = mean + jnp.einsum("vn,lnk->lvk", gram[kept:, :kept], coefficients)
-    choice = jnp.argmin(jnp.mean((guesses - targets[kept:]) ** 2, axis=1), axis=0)
+    losses = jnp.mean((guesses - targets[kept:]) ** 2, axis=1)
     mean, coefficients = solve(gram, targets)
+    usable = jnp.isfinite(losses) & jnp.all(jnp.isfinite(coefficients), axis=1)
+    choice = jnp.argmin(jnp.where(usable, losses, jnp.inf), axis=0)
     chosen = jnp.take_along_axis(coefficients, choice[None, None], axis=0)[0]
     return Fit(mean + cross @ chosen, mean + gram @ chosen, relative[choice])

@@ -203,7 +203,9 @@ def test_sampler_moments():
     assert abs(float(jnp.mean(values)) * DIM - 1) < 0.03
 
 
-def test_dual_ridge_is_primal_ridge(x64):
+@pytest.mark.parametrize("machine", ["cpu", "tpu"])
+def test_dual_ridge_is_primal_ridge(x64, monkeypatch, machine):
+    monkeypatch.setattr("jattn.theory.kernel_ridge.platform", lambda: machine)
     rng = np.random.default_rng(0)
     features, y = rng.normal(size=(40, 7)), rng.normal(size=(40, 2))
     alpha = kernel_ridge(jnp.array(features @ features.T), jnp.array(y), jnp.array([0.3, 5.0]))
@@ -226,6 +228,19 @@ def test_validation_chooses_the_penalty_that_noise_needs(x64):
     )
     assert float(fit.penalty[0]) < 1e-2 < float(fit.penalty[1])
     np.testing.assert_allclose(fit.predictions[:, :1], fresh @ beta, atol=1e-3)
+
+
+def test_a_penalty_below_rounding_errors_is_not_chosen(monkeypatch):
+    monkeypatch.setattr("jattn.theory.kernel_ridge.platform", lambda: "tpu")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    x[:, 0] = 1.0  # centred targets need an intercept
+    gram, y = jnp.array(x @ x.T), jnp.array(x @ rng.normal(size=(3, 1)).astype(np.float32))
+    alpha = kernel_ridge(gram, y, jnp.array([1e-9, 1e-2]))
+    assert not np.isfinite(alpha[0]).all() and np.isfinite(alpha[1]).all()
+    fit = validated_kernel_ridge(gram, gram, y, (1e-9, 1e-4))
+    assert float(fit.penalty[0]) == pytest.approx(1e-4)
+    np.testing.assert_allclose(fit.predictions, y, atol=1e-2)
 
 
 def test_blocks_do_not_change_the_gram():
