@@ -24,6 +24,7 @@ from tests.adapters import (
     linear_and_memory,
     scan_snap,
     softmax_gates,
+    softmax_inference,
     softmax_structures,
     theory,
 )
@@ -46,6 +47,7 @@ ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **linear_and_memory.ADAPTERS,
     **scan_snap.ADAPTERS,
     **softmax_gates.ADAPTERS,
+    **softmax_inference.ADAPTERS,
     **softmax_structures.ADAPTERS,
     **theory.ADAPTERS,
 }
