@@ -33,6 +33,7 @@ def aot(*arguments, timeout=400):
         pytest.param("in_context_regression", "v5p:2x2x4", "shard_map", marks=pytest.mark.slow),
         pytest.param("scan_and_snap", "v5e:16x16", "shard_map", marks=pytest.mark.slow),
         pytest.param("pavlovian", "v5e:16x16", "jit", marks=pytest.mark.slow),
+        pytest.param("random_feature_attention", "v5e:16x16", "jit", marks=pytest.mark.slow),
     ],
 )
 def test_paper_presets_compile_for_pods(name, topology, strategy):
