@@ -1,31 +1,163 @@
-"""Writes the README's table of mechanisms from the zoo.
+"""Writes the README's table of mechanisms and docs/mechanisms.md from the zoo and its tests.
 
-python -m experiments.docs            writes it
-python -m experiments.docs --check    exits with 1 if it is stale
+python -m experiments.docs            writes the text, and pictures that are missing
+python -m experiments.docs --redraw   writes the text and all pictures
+python -m experiments.docs --check    exits with 1 if anything is stale
 """
 
+import ast
+import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import jattn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-README = Path(__file__).parent.parent / "README.md"
+import jattn
+from jattn.lens.influence import influence
+from jattn.mechanisms.mixer import Mechanism
+
+ROOT = Path(__file__).parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "mechanisms.md"
+PICTURES = ROOT / "docs" / "figures" / "patterns"
 BLOCK = re.compile(r"(<!-- mechanisms: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+# Cases of other implementations are named as there.
+ALIASES = {
+    "softplus_attention_reweighted": "reweighted_softplus_attention",
+    "decay_linear_attention": "retention",
+}
+TOKENS, DIM, HEADS = 24, 16, 2
+
+INTRODUCTION = f"""# Mechanisms
+
+Written by `make docs` from the cards in `jattn.zoo` and the tests. Every mechanism passes the
+[conformance suite](../tests/mechanisms/test_conformance.py): shapes, types, jit, vmap, causality,
+padding, streaming, cost, gradients against differences in float64. And its own tests, the oracles:
+limits, identities and bounds that its paper states or that follow from its equation. Golden cases
+are outputs of the authors' or another trusted implementation.
+
+The pictures show ||dy_i / dx_j||, how much output i (row) depends on token j (column), each row
+over its largest, for {TOKENS} random tokens of which the second half repeats the first, at random
+parameters. They are drawn by `jattn.lens.influence`, the same function for all.
+"""
+
+
+def golden_cases() -> dict[str, int]:
+    """How many golden cases the suite runs of each mechanism."""
+    count: dict[str, int] = {}
+    for path in (ROOT / "tests" / "data" / "golden").rglob("*.json"):
+        name: str = json.loads(path.read_text())["mechanism"]
+        name = ALIASES.get(name, name)
+        count[name] = count.get(name, 0) + 1
+    return count
+
+
+def oracles() -> dict[str, dict[Path, int]]:
+    """Test modules that import a mechanism's module or name it, and how many tests they have."""
+    found: dict[str, dict[Path, int]] = {name: {} for name in jattn.zoo.names()}
+    modules = {jattn.zoo.info(name).make.__module__: name for name in found}
+    for path in sorted((ROOT / "tests" / "mechanisms").rglob("test_*.py")):
+        if path.stem == "test_conformance":
+            continue
+        tree = ast.parse(path.read_text())
+        tests = sum(
+            isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in tree.body
+        )
+        imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        imported |= {
+            f"{n.module}.{alias.name}"
+            for n in ast.walk(tree)
+            if isinstance(n, ast.ImportFrom)
+            for alias in n.names
+        }
+        named = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        used = [name for module, name in modules.items() if module in imported or name in named]
+        # One that only serves for comparison has tests of its own elsewhere.
+        own = [name for name in used if name in path.stem]
+        for name in own or used:
+            found[name][path] = tests
+    return found
+
+
+def can(card: Mechanism) -> str:
+    """The traits that a card has."""
+    traits = ("causal", "bidirectional", "cross", "streaming")
+    return ", ".join(trait for trait in traits if getattr(card, trait))
+
+
+def paper(card: Mechanism) -> str:
+    """The paper, with a link where there is one."""
+    link = f" [{card.arxiv}](https://arxiv.org/abs/{card.arxiv})" if card.arxiv else ""
+    return card.title + link
 
 
 def mechanism_table() -> str:
-    """The table of all mechanisms, in Markdown."""
-    lines = ["| name | paper | equation | cost | can |", "|---|---|---|---|---|"]
+    """The README's table of all mechanisms, in Markdown."""
+    golden, tested = golden_cases(), oracles()
+    lines = ["| name | paper | equation | cost | can | oracles | golden |", "|---" * 7 + "|"]
     for name in jattn.zoo.names():
         card = jattn.zoo.info(name)
-        traits = ("causal", "bidirectional", "cross", "streaming")
-        can = ", ".join(trait for trait in traits if getattr(card, trait))
-        # A bar would end the cell.
-        equation = card.equation.replace("|", "\\|")
-        paper = f"{card.title} [{card.arxiv}](https://arxiv.org/abs/{card.arxiv})"
-        lines.append(f"| `{name}` | {paper} | `{equation}` | {card.cost} | {can} |")
+        equation = card.equation.replace("|", "\\|")  # A bar would end the cell.
+        tests = sum(tested[name].values()) or ""
+        lines.append(
+            f"| [`{name}`](docs/mechanisms.md#{name}) | {paper(card)} | `{equation}` | {card.cost} "
+            f"| {can(card)} | {tests} | {golden.get(name, '')} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """docs/mechanisms.md."""
+    golden, tested = golden_cases(), oracles()
+    parts, family = [INTRODUCTION], ""
+    for name in jattn.zoo.names():
+        card = jattn.zoo.info(name)
+        if card.family != family:
+            family = card.family
+            parts.append(f"## {family.capitalize()}\n")
+        files = ", ".join(
+            f"{count} oracles in [{path.name}](../{path.relative_to(ROOT)})"
+            for path, count in tested[name].items()
+        )
+        cases = golden.get(name, 0)
+        checks = [files, f"{cases} golden case{'s' * (cases > 1)}" if cases else ""]
+        options = ", ".join(f"`{option}`" for option in jattn.zoo.options(name)) or "none"
+        source = Path(*card.make.__module__.split(".")).with_suffix(".py")
+        parts.append(
+            f"### {name}\n\n"
+            f'<img src="figures/patterns/{name}.png" width="160" align="right" alt="pattern">\n\n'
+            f"{paper(card)}\n\n    {card.equation}\n\n"
+            f"Cost: {card.cost}. Can be: {can(card)}. Options: {options}.\n\n"
+            f"Checks: {'; '.join(c for c in checks if c) or 'the conformance suite'}. "
+            f"Source: [{source}](../{source}).\n"
+        )
+    return "\n".join(parts)
+
+
+def draw_pattern(name: str, path: Path) -> None:
+    """Draws how much a mechanism's outputs depend on its inputs."""
+    from matplotlib import colors
+    from matplotlib.figure import Figure
+
+    card = jattn.zoo.info(name)
+    mixer = jattn.zoo.make(name, dim=DIM, heads=HEADS, causal=card.causal)
+    params = mixer.init(jax.random.key(0))
+    half = 2 * jax.random.normal(jax.random.key(1), (TOKENS // 2, DIM))
+    pattern = influence(
+        jax.jit(lambda x: mixer.apply(params, x[None])[0]), jnp.concatenate([half, half])
+    )
+    largest = pattern.max(1, keepdims=True)
+    rows = np.asarray(pattern / jnp.where(largest > 0, largest, 1))
+    figure = Figure(figsize=(1.6, 1.6), dpi=100)
+    axis = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    axis.imshow(rows, cmap="magma_r", norm=colors.PowerNorm(0.5, 0, 1))
+    axis.set_xticks([])
+    axis.set_yticks([])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
 
 
 def with_table(text: str) -> str:
@@ -33,15 +165,32 @@ def with_table(text: str) -> str:
     return BLOCK.sub(lambda match: match[1] + mechanism_table() + match[2], text)
 
 
-def main(argv: list[str]) -> int:
+def stale() -> list[str]:
+    """What `make docs` would change."""
+    pictures = {f"{name}.png" for name in jattn.zoo.names()}
+    there = {path.name for path in PICTURES.glob("*.png")}
+    return [
+        *(["README.md"] if README.read_text() != with_table(README.read_text()) else []),
+        *([str(PAGE.relative_to(ROOT))] if not PAGE.exists() or PAGE.read_text() != page() else []),
+        *(str((PICTURES / name).relative_to(ROOT)) for name in sorted(pictures ^ there)),
+    ]
+
+
+def main(argv: Sequence[str]) -> int:
     """The command line; see the module's docstring."""
-    old = README.read_text()
-    new = with_table(old)
     if argv == ["--check"]:
-        if old != new:
-            print("README.md: the table of mechanisms is stale; run `make docs`", file=sys.stderr)
-        return int(old != new)
-    README.write_text(new)
+        for name in (found := stale()):
+            print(f"{name} is stale; run `make docs`", file=sys.stderr)
+        return int(bool(found))
+    README.write_text(with_table(README.read_text()))
+    PAGE.write_text(page())
+    for path in PICTURES.glob("*.png"):
+        if path.stem not in jattn.zoo.names():
+            path.unlink()
+    for name in jattn.zoo.names():
+        path = PICTURES / f"{name}.png"
+        if "--redraw" in argv or not path.exists():
+            draw_pattern(name, path)
     return 0
 
 

@@ -1,16 +1,28 @@
-"""The README tells the truth: its table is the zoo's, its code runs, its files exist."""
+"""The pages tell the truth: their tables are the zoo's, their code runs, their files exist."""
 
 import re
-from pathlib import Path
+
+import pytest
 
 from experiments import docs
 
 README = docs.README.read_text()
 
 
-def test_table_is_current():
-    assert docs.with_table(README) == README
-    assert docs.main(["--check"]) == 0
+def test_pages_and_pictures_are_current():
+    assert docs.stale() == []
+
+
+def test_what_is_stale_is_named(monkeypatch, tmp_path, capsys):
+    page = tmp_path / "mechanisms.md"
+    page.write_text(docs.page().replace("Cost: quadratic", "Cost: nothing", 1))
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    monkeypatch.setattr(docs, "PAGE", page)
+    monkeypatch.setattr(docs, "PICTURES", tmp_path / "patterns")
+    assert docs.main(["--check"]) == 1
+    named = capsys.readouterr().err
+    assert "mechanisms.md is stale; run `make docs`" in named
+    assert "patterns/softmax_attention.png is stale" in named
 
 
 def test_code_blocks_run():
@@ -20,8 +32,11 @@ def test_code_blocks_run():
         exec(compile(block.replace("4096", "256"), "README.md", "exec"), {})
 
 
-def test_links_and_figures_exist():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        path = Path(target)
+@pytest.mark.parametrize("page", [docs.README, docs.PAGE], ids=lambda page: page.name)
+def test_links_and_figures_exist(page):
+    targets = re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", page.read_text())
+    assert targets
+    for target in targets:
+        path = page.parent / target
         assert path.exists(), target
         assert path.is_dir() or path.stat().st_size < 300_000
