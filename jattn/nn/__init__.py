@@ -4,6 +4,7 @@ from jattn.nn.blocks import MLP, Block
 from jattn.nn.generate import generate
 from jattn.nn.mixer import Mixer
 from jattn.nn.transformer import DecodingState, Transformer, TransformerConfig
+from jattn.nn.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 __all__ = [
     "MLP",
@@ -12,5 +13,7 @@ __all__ = [
     "Mixer",
     "Transformer",
     "TransformerConfig",
+    "VisionTransformer",
+    "VisionTransformerConfig",
     "generate",
 ]

@@ -70,11 +70,6 @@ class TransformerConfig:
         check_choice("positions", self.positions, POSITIONS)
         check_choice("dtype", self.dtype, DTYPES)
         per_layer = self.per_layer()
-        if len(per_layer) != self.layers:
-            raise ValueError(
-                f"mechanisms: expected one, or one for each of {self.layers} layers, "
-                f"got {len(per_layer)}"
-            )
         for name, options in per_layer:
             zoo.make(name, **options)
         if self.positions == "rotary" and not any("rotary" in options for _, options in per_layer):
@@ -84,18 +79,41 @@ class TransformerConfig:
 
     def per_layer(self) -> list[tuple[str, dict[str, Any]]]:
         """Name of every layer's mechanism, and all options it is made with."""
-        one = _name_and_options(self.mechanisms)
         layers = []
-        for entry in [self.mechanisms] * self.layers if one else self.mechanisms:
-            found = _name_and_options(entry)
-            if found is None:
-                raise ValueError(f"mechanisms: expected a name or (name, options), got {entry!r}")
-            name, own = found
+        for name, own in mechanisms_by_layer(self.mechanisms, self.layers):
             options: dict[str, Any] = dict(dim=self.dim, heads=self.heads, causal=self.causal)
             if self.positions == "rotary" and "rotary" in zoo.options(name):
                 options["rotary"] = True
             layers.append((name, {**options, **own}))
         return layers
+
+
+def mechanisms_by_layer(
+    mechanisms: Layer | Sequence[Layer], layers: int
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and own options of every layer's mechanism, from one entry for all or one for each.
+
+    Raises:
+        ValueError: an entry is neither a name nor `(name, options)`, or there are too few or many.
+
+    Example:
+        >>> mechanisms_by_layer(("softmax_attention", ("retention", {})), 2)
+        [('softmax_attention', {}), ('retention', {})]
+    """
+    one = _name_and_options(mechanisms)
+    if one:
+        return [one] * layers
+    found = []
+    for entry in mechanisms:
+        name_and_options = _name_and_options(entry)
+        if name_and_options is None:
+            raise ValueError(f"mechanisms: expected a name or (name, options), got {entry!r}")
+        found.append(name_and_options)
+    if len(found) != layers:
+        raise ValueError(
+            f"mechanisms: expected one, or one for each of {layers} layers, got {len(found)}"
+        )
+    return found
 
 
 def _name_and_options(entry: Any) -> tuple[str, Mapping[str, Any]] | None:
