@@ -25,6 +25,7 @@ from tests.adapters import (
     scan_snap,
     softmax_gates,
     softmax_inference,
+    softmax_probabilistic,
     softmax_structures,
     theory,
 )
@@ -48,6 +49,7 @@ ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **scan_snap.ADAPTERS,
     **softmax_gates.ADAPTERS,
     **softmax_inference.ADAPTERS,
+    **softmax_probabilistic.ADAPTERS,
     **softmax_structures.ADAPTERS,
     **theory.ADAPTERS,
 }
