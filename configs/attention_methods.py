@@ -14,7 +14,7 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS: tuple[str, ...] = ()
+PARTS = ("order",)
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -25,6 +25,27 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     # Comma-separated: any of PARTS, or "all".
     config.part = "all"
     config.seed = 0
+    # PINE: facts a sequence and the share of sequences in which two contradict each other.
+    config.order = ml_collections.ConfigDict()
+    config.order.seeds = 2
+    config.order.steps = 900
+    config.order.batch_size = 64
+    config.order.learning_rate = 3e-3
+    config.order.dim = 32
+    config.order.heads = 4
+    config.order.layers = 2
+    config.order.facts = 3
+    config.order.key_words = 8
+    config.order.value_words = 8
+    config.order.questions = 6
+    config.order.clashes = 0.3
+    config.order.test_size = 200
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
+    if preset in ("full", "paper"):
+        config.order.seeds = 4
+        config.order.steps = 2_000
+    if preset == "paper":
+        config.order.seeds = 8
+        config.order.facts = 4
     return config

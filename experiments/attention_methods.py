@@ -12,10 +12,11 @@ The settings, presets and expected times are in configs/attention_methods.py.
 from collections.abc import Callable
 
 from configs.attention_methods import PARTS
+from experiments.methods.order import order
 from jattn.training import Claim, Run, UsageError, cli
 
 # A part is a function of a run and its config, in experiments/methods.
-RUN: dict[str, Callable[..., list[Claim]]] = {}
+RUN: dict[str, Callable[..., list[Claim]]] = {"order": order}
 
 
 def run_experiment(config, run: Run) -> list[Claim]:
