@@ -14,7 +14,10 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("order",)
+PARTS = (
+    "order",
+    "pattern_swap",
+)
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -40,12 +43,31 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.order.questions = 6
     config.order.clashes = 0.3
     config.order.test_size = 200
+    # Pattern swap: numbers of heads, the last one for the claims; moments of a training that are
+    # kept.
+    config.pattern_swap = ml_collections.ConfigDict()
+    config.pattern_swap.seeds = 3
+    config.pattern_swap.steps = 180
+    config.pattern_swap.batch_size = 32
+    config.pattern_swap.learning_rate = 3e-3
+    config.pattern_swap.dim = 64
+    config.pattern_swap.heads = (8,)
+    config.pattern_swap.layers = 2
+    config.pattern_swap.vocabulary = 33
+    config.pattern_swap.triggers = 3
+    config.pattern_swap.length = 48
+    config.pattern_swap.moments = 6
+    config.pattern_swap.test_size = 64
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
         config.order.seeds = 4
         config.order.steps = 2_000
+        config.pattern_swap.seeds = 4
+        config.pattern_swap.steps = 600
+        config.pattern_swap.heads = (2, 4, 8)
     if preset == "paper":
         config.order.seeds = 8
         config.order.facts = 4
+        config.pattern_swap.seeds = 8
     return config

@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from configs.attention_methods import PARTS
 from experiments.methods.order import order
+from experiments.methods.pattern_swap import pattern_swap
 from jattn.training import Claim, Run, UsageError, cli
 
 # A part is a function of a run and its config, in experiments/methods.
-RUN: dict[str, Callable[..., list[Claim]]] = {"order": order}
+RUN: dict[str, Callable[..., list[Claim]]] = {"order": order, "pattern_swap": pattern_swap}
 
 
 def run_experiment(config, run: Run) -> list[Claim]:
