@@ -38,17 +38,20 @@ class Row(NamedTuple):
     failed: str
 
 
-def parse(entry: str) -> tuple[str, dict[str, Any]]:
-    """A name, or `name:option=value:...`, as a name and options."""
-    name, *options = entry.strip().split(":")
-    chosen = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        try:
-            chosen[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            chosen[key] = value  # A bare word is a string.
-    return name, chosen
+def parse(entry: str) -> list[tuple[str, dict[str, Any]]]:
+    """A name, or `name:option=value:...`, or several joined by `+`, as names and options."""
+    found = []
+    for part in entry.strip().split("+"):
+        name, *options = part.split(":")
+        chosen = {}
+        for option in options:
+            key, _, value = option.partition("=")
+            try:
+                chosen[key] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                chosen[key] = value  # A bare word is a string.
+        found.append((name, chosen))
+    return found
 
 
 def chosen_mechanisms(config) -> list[str]:
@@ -61,16 +64,19 @@ def chosen_mechanisms(config) -> list[str]:
         return [n for n in jattn.zoo.names() if jattn.zoo.info(n).causal]
     entries = [entry.strip() for entry in config.mechanisms.split(",")]
     for entry in entries:
-        name, options = parse(entry)
-        try:
-            if not jattn.zoo.info(name).causal:
+        for name, options in parse(entry):
+            try:
+                card, known = jattn.zoo.info(name), jattn.zoo.options(name)
+            except ValueError as error:
+                raise UsageError(f"mechanisms: {error}") from None
+            if not card.causal:
                 raise UsageError(f"mechanisms: {name} has no causal form")
             for option in options:
-                if option not in jattn.zoo.options(name):
-                    known = ", ".join(jattn.zoo.options(name)) or "none"
-                    raise UsageError(f"mechanisms: {name} has no option {option!r}; it has {known}")
-        except ValueError as error:
-            raise UsageError(f"mechanisms: {error}") from None
+                if option not in known:
+                    raise UsageError(
+                        f"mechanisms: {name} has no option {option!r}; "
+                        f"it has {', '.join(known) or 'none'}"
+                    )
     if len(set(entries)) < len(entries):
         raise UsageError("mechanisms: expected each one once")
     return entries
@@ -109,12 +115,12 @@ def compare(run: Run, config) -> list[Row]:
 
 
 def _row(run: Run, config, entry: str, tasks: list[Task]) -> Row:
-    name, options = parse(entry)
+    mechanisms = parse(entry)
     found: dict[str, np.ndarray] = {}
     stretched = np.zeros((0, config.seeds))
     parameters, flops, milliseconds = 0, np.nan, np.nan
     for task in tasks:
-        model = matched_model((name, options), task.vocabulary, _reach(task, config), config)
+        model = matched_model(mechanisms, task.vocabulary, _reach(task, config), config)
         params = _train(run, config, entry, model, task)
         lengths = [task.length]
         if task.name == "text":
@@ -138,7 +144,7 @@ def _reach(task: Task, config) -> int:
     return task.length * max(config.stretches) if task.name == "text" else task.length
 
 
-def _optimizer(config) -> optax.GradientTransformation:
+def optimizer(config) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, max(config.steps // 10, 1), config.steps
     )
@@ -150,7 +156,7 @@ def _train(run: Run, config, entry: str, model: Model, task: Task) -> Any:
         model.init,
         lambda params, batch: cross_entropy(model, params, batch),
         task.sample,
-        _optimizer(config),
+        optimizer(config),
         run=run,
         name=f"{entry.replace(':', '_')}_{task.name}",
         seeds=config.seeds,
