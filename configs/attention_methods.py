@@ -17,6 +17,7 @@ PRESETS = ("small", "full", "paper")
 PARTS = (
     "order",
     "pattern_swap",
+    "trees",
 )
 
 
@@ -58,6 +59,19 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.pattern_swap.length = 48
     config.pattern_swap.moments = 6
     config.pattern_swap.test_size = 64
+    # Trees: looks of a part, their noise, the share of patches that is hidden.
+    config.trees = ml_collections.ConfigDict()
+    config.trees.seeds = 4
+    config.trees.steps = 500
+    config.trees.batch_size = 32
+    config.trees.learning_rate = 3e-3
+    config.trees.dim = 16
+    config.trees.heads = 4
+    config.trees.layers = 2
+    config.trees.looks = 8
+    config.trees.noise = 0.3
+    config.trees.hidden = 0.25
+    config.trees.test_size = 64
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
@@ -66,6 +80,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.pattern_swap.seeds = 4
         config.pattern_swap.steps = 600
         config.pattern_swap.heads = (2, 4, 8)
+        config.trees.seeds = 8
+        config.trees.steps = 2_000
     if preset == "paper":
         config.order.seeds = 8
         config.order.facts = 4

@@ -14,10 +14,15 @@ from collections.abc import Callable
 from configs.attention_methods import PARTS
 from experiments.methods.order import order
 from experiments.methods.pattern_swap import pattern_swap
+from experiments.methods.trees import trees
 from jattn.training import Claim, Run, UsageError, cli
 
 # A part is a function of a run and its config, in experiments/methods.
-RUN: dict[str, Callable[..., list[Claim]]] = {"order": order, "pattern_swap": pattern_swap}
+RUN: dict[str, Callable[..., list[Claim]]] = {
+    "order": order,
+    "pattern_swap": pattern_swap,
+    "trees": trees,
+}
 
 
 def run_experiment(config, run: Run) -> list[Claim]:
