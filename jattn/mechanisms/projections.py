@@ -105,6 +105,20 @@ def rms_norm(
     return (wide if weight is None else wide * weight).astype(x.dtype)
 
 
+def layer_norm(
+    x: Float[Array, "*batch d"],
+    scale: Float[Array, " d"],
+    shift: Float[Array, " d"],
+    *,
+    eps: float = 1e-6,
+) -> Float[Array, "*batch d"]:
+    """`scale * (x - mean(x)) / sqrt(var(x) + eps) + shift`, computed in float32 at least."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide - jnp.mean(wide, -1, keepdims=True)
+    wide = wide * lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + eps)
+    return (scale * wide + shift).astype(x.dtype)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`, 1 at least.
 
@@ -168,6 +182,19 @@ def padding(mask: Any, batch: int, length: int) -> Bool[Array, "b s"] | None:
         raise ValueError(f"mask: expected a bool padding mask [b, s] (True = real), got {got}")
     check_shape("mask", mask, "b s", {"b": batch, "s": length})
     return jnp.asarray(mask, bool)
+
+
+def real_tokens(mask: Any, batch: int, length: int) -> Bool[Array, "b s"] | None:
+    """Which tokens are real, by a mask that `attention_mask` takes; None if it is no padding mask.
+
+    Args:
+        mask: None, bool `[b, s]` (True = real), a `Mask`, or bool `[b, h, t, s]`.
+        batch: b.
+        length: s.
+    """
+    if mask is None or isinstance(mask, masks.Mask) or jnp.ndim(mask) != 2:
+        return None
+    return padding(mask, batch, length)
 
 
 def attention_mask(mask: Any, batch: int, length: int, *, causal: bool) -> Any:

@@ -33,6 +33,7 @@ from jattn.mechanisms.softmax import (
     sigmoid_attention,
     softmax_attention,
     softplus_attention,
+    window_query_attention,
 )
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
@@ -64,6 +65,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     softplus_attention.MECHANISM,
     step_attention.MECHANISM,
     taylor_attention.MECHANISM,
+    window_query_attention.MECHANISM,
 )
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}

@@ -1,7 +1,7 @@
 """Mixers made of mixers."""
 
 from jattn.mechanisms.combinators.gated import gate, gated
-from jattn.mechanisms.combinators.mixture import mixture
+from jattn.mechanisms.combinators.mixture import mix, mixture
 from jattn.mechanisms.combinators.routed import moh_gates, query_norm_gates, routed
 
-__all__ = ["gate", "gated", "mixture", "moh_gates", "query_norm_gates", "routed"]
+__all__ = ["gate", "gated", "mix", "mixture", "moh_gates", "query_norm_gates", "routed"]

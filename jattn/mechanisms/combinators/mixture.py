@@ -1,13 +1,13 @@
-"""Mixers mixed token by token (as the geometries of CAT, arXiv 2510.01634)."""
+"""Mixers mixed: token by token, as the geometries of CAT (arXiv 2510.01634), or by a constant."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.mixer import Mixer
+from jattn.mechanisms.mixer import Mixer, Params
 from jattn.mechanisms.projections import linear, linear_init
 
 # Near enough to zero for a start with equal shares, and not zero, which would hide the hidden layer
@@ -79,14 +79,50 @@ def mixture(mixers: Mapping[str, Mixer], *, dim: int, hidden: int | None = None)
         if name in ("router_up", "router_down"):
             raise ValueError(f"mixers: {name!r} is the router's; expected another name")
     hidden = max(dim // 4, 1) if hidden is None else hidden
+    return _weighted(mixers, lambda key: router_init(key, dim, len(mixers), hidden), router_shares)
+
+
+def mix(short: Mixer, long: Mixer, *, alpha: float | Float[Array, ""] = 0.5) -> Mixer:
+    """The mixer y = alpha short(x) + (1 - alpha) long(x).
+
+    Its parameters are those of each under `short` and `long`. Under a read-out that is linear, of
+    both the same, the logits are mixed so.
+
+    Args:
+        short, long: any two, of the same model dimension.
+        alpha: the share of the first.
+
+    Returns:
+        A `Mixer`, which streams if both do.
+
+    Reference:
+        arXiv 2311.01056.
+
+    Example:
+        >>> from jattn.mechanisms.softmax.window_query_attention import make
+        >>> short, long = (make(dim=16, heads=2, query_window=n) for n in (1, 3))
+        >>> mixer = mix(short, long)
+        >>> mixer.apply(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
+        (1, 5, 16)
+    """
+    shares = lambda params, x: jnp.array([alpha, 1 - alpha])
+    return _weighted({"short": short, "long": long}, lambda key: {}, shares)
+
+
+def _weighted(
+    mixers: Mapping[str, Mixer],
+    own: Callable[[jax.Array], Params],
+    shares_of: Callable[[Params, Array], Array],
+) -> Mixer:
+    """The mixer y_i = sum_c shares_of(params, x)_ic mixer_c(x)_i, with parameters `own` besides."""
 
     def init(key):
-        own, *keys = jax.random.split(key, len(mixers) + 1)
+        of_own, *keys = jax.random.split(key, len(mixers) + 1)
         inner = {name: m.init(k) for (name, m), k in zip(mixers.items(), keys, strict=True)}
-        return inner | router_init(own, dim, len(mixers), hidden)
+        return inner | own(of_own)
 
     def mixed(params, x, outputs):
-        shares = router_shares(params, x)
+        shares = shares_of(params, x)
         total = sum(shares[..., i, None] * y for i, y in enumerate(outputs))
         return jnp.asarray(total).astype(x.dtype)
 

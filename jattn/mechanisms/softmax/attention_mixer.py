@@ -142,9 +142,8 @@ def seen_keys(
     mask: Any, queries: int, batch: int, length: int, *, causal: bool
 ) -> Int[Array, "#b #t"]:
     """How many keys each query may see: the real ones, if causal up to its own place."""
-    real: Bool[Array, "#b s"] = jnp.ones((1, length), bool)
-    if mask is not None and not isinstance(mask, masks.Mask) and jnp.ndim(mask) == 2:
-        real = jnp.asarray(p.padding(mask, batch, length))
+    found = p.real_tokens(mask, batch, length)
+    real: Bool[Array, "#b s"] = jnp.ones((1, length), bool) if found is None else found
     if not causal:
         return real.sum(1, keepdims=True)
     return jnp.cumsum(real, 1)[:, jnp.minimum(jnp.arange(queries), length - 1)]

@@ -180,9 +180,7 @@ def make(
             option = "rotary positions" if rotary else "exclusive=True"
             p.no_context(f"probabilistic_attention with {option}", context)
         source = p.check_tokens(dim, x, context, positions)
-        real = None
-        if mask is not None and not isinstance(mask, masks.Mask) and jnp.ndim(mask) == 2:
-            real = p.padding(mask, *source.shape[:2])  # no segment begins at padding
+        real = p.real_tokens(mask, *source.shape[:2])  # no segment begins elsewhere
         mask = p.attention_mask(mask, *source.shape[:2], causal=False)
         query, key, value = p.qkv(params, x, source, heads, kv_heads)
         if rotary:
