@@ -110,7 +110,8 @@ def _test_questions(part, seed: int) -> Questions:
         values = jax.random.permutation(of_values, part.value_words)[: part.facts]
         return Questions(keys.at[1].set(keys[0]), values)
 
-    return jax.vmap(one)(jax.random.split(jax.random.key(seed + 1_000_000), part.test_size))
+    keys = jax.random.split(jax.random.key(seed + 1_000_000), part.test_size)
+    return jax.jit(jax.vmap(one))(keys)
 
 
 def _measure(part, plain: Decoder, without_order: Decoder, params, seed: int):
@@ -124,7 +125,7 @@ def _measure(part, plain: Decoder, without_order: Decoder, params, seed: int):
             sort = lambda order: _tokens(part, keys[order], values[order], keys[fact][None])
             return jax.vmap(sort)(orders)
 
-        tokens = jax.vmap(ordered)(*asked)
+        tokens = jax.jit(jax.vmap(ordered))(*asked)
         for name, made in (("plain", plain), ("pine", without_order)):
 
             @jax.jit

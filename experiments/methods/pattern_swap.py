@@ -32,7 +32,8 @@ def pattern_swap(run: Run, config) -> list[Claim]:
         )
     table = bigrams(jax.random.key(config.seed), part.vocabulary, part.triggers)
     draw = backcopy(table, part.triggers, part.length)
-    batch = jax.vmap(draw)(jax.random.split(jax.random.key(config.seed + 1), part.test_size))
+    test_keys = jax.random.split(jax.random.key(config.seed + 1_000_000), part.test_size)
+    batch = jax.jit(jax.vmap(draw))(test_keys)
     found = {heads: _with_heads(run, config, heads, draw, batch) for heads in part.heads}
     _figure(run, part, found)
     return _claims(part, found)

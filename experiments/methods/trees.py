@@ -63,9 +63,8 @@ def trees(run: Run, config) -> list[Claim]:
         found, _ = rebuilt(params, image, hidden)
         return jnp.mean((found - image) ** 2, where=hidden[..., None])
 
-    test = jax.vmap(sample)(
-        jax.random.split(jax.random.key(config.seed + 1_000_000), part.test_size)
-    )
+    test_keys = jax.random.split(jax.random.key(config.seed + 1_000_000), part.test_size)
+    test = jax.jit(jax.vmap(sample))(test_keys)
 
     def record(params):
         _, taken = rebuilt(params, *test)
@@ -81,8 +80,9 @@ def trees(run: Run, config) -> list[Claim]:
 def _parents(rebuilt, init, params, test, seed: int) -> dict[str, jax.Array]:
     """Parents in the last layer, of the first seed and the first test image, `[patches]`."""
     image = jax.tree.map(lambda x: x[:1], test)
-    models = {"before": init(jax.random.key(seed)), "after": jax.tree.map(lambda x: x[0], params)}
-    return {name: parents(rebuilt(model, *image)[1][-1])[0] for name, model in models.items()}
+    chosen = jax.jit(lambda model: parents(rebuilt(model, *image)[1][-1])[0])
+    untrained = jax.jit(init)(jax.random.key(seed))
+    return {"before": chosen(untrained), "after": chosen(jax.tree.map(lambda x: x[0], params))}
 
 
 def _claims(part, history) -> list[Claim]:
@@ -121,7 +121,7 @@ def _claims(part, history) -> list[Claim]:
 def _figure(run: Run, result, chosen) -> None:
     figure, axes = panels(1, 3, width=2.8, height=2.8)
     for axis, name, title in zip(
-        axes[0], ("before", "after"), ("before training", "trained"), strict=False
+        axes[0], ("before", "after"), ("untrained", "trained"), strict=False
     ):
         axis.set_axis_off()
         axis.set_title(f"parents, {title}", fontsize=10)
