@@ -23,6 +23,7 @@ REGISTERED = (
     "random_feature_attention",
     "pavlovian",
     "dynamical_systems",
+    "attention_methods",
 )
 
 ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")
