@@ -272,8 +272,8 @@ def make(
     """Makes the mixer; its parameters are those of `softmax_attention` with rotary positions.
 
     So a model that was trained with that reads documents without order once it is made with this
-    in its layers and given its parameters. Without documents, the default, it is that. Tokens
-    that it generates belong to the suffix.
+    in its layers (and `positions="none"`: this rotates by itself) and given its parameters.
+    Without documents, the default, it is that. Tokens that it generates belong to the suffix.
 
     Args:
         dim: model dimension m.
