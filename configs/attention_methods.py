@@ -18,6 +18,7 @@ PARTS = (
     "order",
     "pattern_swap",
     "trees",
+    "segments",
 )
 
 
@@ -62,7 +63,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     # Trees: looks of a part, their noise, the share of patches that is hidden.
     config.trees = ml_collections.ConfigDict()
     config.trees.seeds = 4
-    config.trees.steps = 500
+    config.trees.steps = 600
     config.trees.batch_size = 32
     config.trees.learning_rate = 3e-3
     config.trees.dim = 16
@@ -72,6 +73,23 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.trees.noise = 0.3
     config.trees.hidden = 0.25
     config.trees.test_size = 64
+    # Segments: the length of a sequence; a training by place (a seed is a case) and one by symbol.
+    config.segments = ml_collections.ConfigDict()
+    config.segments.length = 16
+    config.segments.symbols = 8
+    config.segments.dim = 16
+    config.segments.heads = 2
+    config.segments.test_size = 200
+    config.segments.place = ml_collections.ConfigDict()
+    config.segments.place.seeds = 24
+    config.segments.place.steps = 400
+    config.segments.place.batch_size = 32
+    config.segments.place.learning_rate = 1e-2
+    config.segments.symbol = ml_collections.ConfigDict()
+    config.segments.symbol.seeds = 2
+    config.segments.symbol.steps = 500
+    config.segments.symbol.batch_size = 32
+    config.segments.symbol.learning_rate = 1e-2
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
@@ -82,6 +100,9 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.pattern_swap.heads = (2, 4, 8)
         config.trees.seeds = 8
         config.trees.steps = 2_000
+        config.segments.place.seeds = 48
+        config.segments.symbol.seeds = 8
+        config.segments.symbol.steps = 1_500
     if preset == "paper":
         config.order.seeds = 8
         config.order.facts = 4

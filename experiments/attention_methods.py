@@ -14,6 +14,7 @@ from collections.abc import Callable
 from configs.attention_methods import PARTS
 from experiments.methods.order import order
 from experiments.methods.pattern_swap import pattern_swap
+from experiments.methods.segments import segments
 from experiments.methods.trees import trees
 from jattn.training import Claim, Run, UsageError, cli
 
@@ -22,6 +23,7 @@ RUN: dict[str, Callable[..., list[Claim]]] = {
     "order": order,
     "pattern_swap": pattern_swap,
     "trees": trees,
+    "segments": segments,
 }
 
 

@@ -20,6 +20,7 @@ TOYS = {
     "order": ("steps=4", "dim=8", "heads=2", "test_size=5", "seeds=1"),
     "pattern_swap": ("steps=4", "moments=2", "dim=8", "heads=(1,2)", "length=8", "seeds=2"),
     "trees": ("steps=4", "seeds=2", "test_size=8", "layers=1"),
+    "segments": ("place.steps=4", "place.seeds=2", "symbol.steps=4", "test_size=8", "dim=8"),
 }
 
 
