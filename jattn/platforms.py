@@ -1,5 +1,7 @@
 """Which kind of machine a program is being made for."""
 
+import re
+
 import jax
 from jax.sharding import AxisType
 
@@ -16,6 +18,18 @@ def platform() -> str:
     """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return jax.default_backend() if device is None else device.platform
+
+
+def is_hopper() -> bool:
+    """Whether the GPU is of the Hopper generation: H100, H200 and their kin.
+
+    Example:
+        >>> is_hopper()
+        False
+    """
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    kind = jax.devices()[0].device_kind if device is None else device.device_kind
+    return platform() == "gpu" and re.search(r"\bG?H\d+", kind) is not None
 
 
 def kernels_can_run() -> bool:

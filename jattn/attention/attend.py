@@ -10,12 +10,12 @@ from jaxtyping import Array, Bool, Float
 from jattn.attention.blocks import Blocks
 from jattn.attention.blockwise import blockwise
 from jattn.attention.case import Case, make_case
-from jattn.attention.masks import Mask, causal
+from jattn.attention.masks import Mask, band
 from jattn.attention.normalizers import Normalizer
 from jattn.attention.reference import reference
 from jattn.attention.scores import ScoreMod
 from jattn.checks import check_choice
-from jattn.platforms import kernels_can_run, platform
+from jattn.platforms import is_hopper, kernels_can_run, platform
 
 IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
 
@@ -76,9 +76,9 @@ def attend(
         return_lse: also return the log of total_i, sink included, for normalizers that divide.
         return_weights: also return the weights (divided, sink left out); "reference" only.
         implementation: "reference" (dense; any order and mode of differentiation), "blockwise"
-            (memory grows with t + s; reverse-mode only), "pallas" (the kernel; elsewhere than on a
-            TPU interpreted, which is slow), "cudnn", or None to choose; see `explain`. A `Blocks`
-            is "pallas" with tiles of those sizes.
+            (memory grows with t + s; reverse-mode only), "pallas" (the kernel for TPUs, or for
+            Hopper GPUs; elsewhere the TPU's, interpreted, which is slow), "cudnn", or None to
+            choose; see `explain`. A `Blocks` is "pallas" with tiles of those sizes, on TPUs.
 
     Returns:
         out `[b, t, h, e]` in query's dtype; then, if asked for, lse `[b, t, h]` in float32
@@ -174,12 +174,20 @@ def _select(case: Case, implementation: str | None) -> Selection:
             chosen = "reference"
         elif kernels and not cannot["pallas"]:
             chosen = "pallas"
+        elif is_hopper() and case.mask is None and case.bias is None and not cannot["cudnn"]:
+            chosen = "cudnn"
         else:
             chosen = "blockwise"
+        if chosen not in ("reference", "pallas"):
             cannot["pallas"] = cannot["pallas"] or (
-                "it needs a TPU (elsewhere it is interpreted), of many only inside jax.shard_map"
+                "taken only by name on a GPU, where it has yet to be measured"
+                if platform() == "gpu"
+                else "it needs a TPU (elsewhere it is interpreted), of many only in jax.shard_map"
             )
-        cannot["cudnn"] = cannot["cudnn"] or "taken only by name"
+        if chosen != "cudnn":  # It lets NaN through a mask, and rounds a bias.
+            cannot["cudnn"] = cannot["cudnn"] or (
+                "taken only by name, except on Hopper without mask and bias"
+            )
     else:
         chosen = None if cannot.get(implementation) else implementation
     preferred = f"{chosen} is preferred at this size" if implementation is None else "not asked for"
@@ -204,8 +212,8 @@ def _cudnn_refusal(case: Case) -> str | None:
         "it has no sink": case.sink is not None,
         "its lse is not differentiable": case.return_lse,
         "it does not return weights": case.return_weights,
-        "its masks are none and causal() with t = s": case.mask is not None
-        and not (case.mask == causal() and t == case.key.shape[1]),
+        "its masks are none, causal() and sliding_window(n), with t = s": case.mask is not None
+        and not (_cudnn_window(case.mask) and t == case.key.shape[1]),
         "it needs as many key heads as value heads": case.key.shape[2] != case.value.shape[2],
         "it needs d = e, a multiple of 8 and at most 128": d != e or d % 8 != 0 or d > 128,
         "its scale is a Python number": isinstance(case.scale, jax.Array),
@@ -215,16 +223,33 @@ def _cudnn_refusal(case: Case) -> str | None:
     return "; ".join(reason for reason, holds in limits.items() if holds) or None
 
 
+def _cudnn_window(mask: Mask) -> dict[str, Any]:
+    """The mask as arguments of `jax.nn.dot_product_attention`; empty where it cannot say it."""
+    low, high = band(mask) or (None, None)
+    if high != 0 or (low is not None and low > 0):
+        return {}
+    return {"is_causal": True, "local_window_size": None if low is None else (-low, 0)}
+
+
 def _pallas_refusal(case: Case) -> str | None:
     """Why no Pallas kernel can serve, or None."""
+    # Either import loads Pallas, which takes its time.
     if platform() == "gpu":
-        return "there is no kernel for GPUs"
-    from jattn.attention.pallas_tpu import refusal  # Loads Pallas, which takes its time.
-
+        if not is_hopper():
+            return "its GPU kernels are for Hopper (H100, H200)"
+        from jattn.attention.pallas_gpu import refusal
+    else:
+        from jattn.attention.pallas_tpu import refusal
     return refusal(case)
 
 
 def _pallas(case: Case, blocks: Blocks) -> tuple[Array, Array]:
+    if platform() == "gpu":
+        from jattn.attention.pallas_gpu import pallas_gpu
+
+        if blocks != Blocks():
+            raise NotImplementedError("implementation: the GPU kernels choose their own blocks")
+        return pallas_gpu(case)
     from jattn.attention.pallas_tpu import pallas_tpu
 
     # Elsewhere than on a TPU the kernel is interpreted: slow, for checks.
@@ -237,7 +262,7 @@ def _cudnn(case: Case) -> tuple[Array, None]:
         case.key,
         case.value,
         bias=None if case.bias is None else case.bias.astype(case.query.dtype),
-        is_causal=case.mask is not None,
+        **({} if case.mask is None else _cudnn_window(case.mask)),
         scale=float(case.scale),
         implementation="cudnn",
     )

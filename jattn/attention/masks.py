@@ -442,7 +442,8 @@ class _Not(Mask):
     mask: Any
 
     def allowed(self, q_index, k_index):
-        return ~self.mask.allowed(q_index, k_index)
+        # Not `~`, which Mosaic cannot lower for bools in a GPU kernel.
+        return jnp.logical_xor(self.mask.allowed(q_index, k_index), True)
 
     def tiles(self, *grid):
         return 2 - self.mask.tiles(*grid)

@@ -33,8 +33,9 @@ class ScoreProgram(NamedTuple):
 
 
 def split(
-    score_mod: ScoreMod, batch: int, heads: int, tile: tuple[int, int], dtype: DTypeLike
-) -> ScoreProgram:
+    score_mod: ScoreMod, batch: int, heads: int, tile: tuple[int, int], dtype: DTypeLike,
+    spread: bool = False,
+) -> ScoreProgram:  # fmt: skip
     """Splits a modification for tiles `[keys, queries]`.
 
     Args:
@@ -43,6 +44,8 @@ def split(
         heads: number of heads h.
         tile: the tile's numbers of keys and of queries; keys are its rows.
         dtype: of the scores.
+        spread: both indices come over the whole tile, whichever its rows are, instead of as one
+            row of queries and one column of keys.
 
     Returns:
         A `ScoreProgram`, for tiles of that size.
@@ -52,8 +55,8 @@ def split(
     """
     score = jax.ShapeDtypeStruct(tile, dtype)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    columns = jax.ShapeDtypeStruct((1, tile[1]), jnp.int32)
-    rows = jax.ShapeDtypeStruct((tile[0], 1), jnp.int32)
+    columns = jax.ShapeDtypeStruct(tile if spread else (1, tile[1]), jnp.int32)
+    rows = jax.ShapeDtypeStruct(tile if spread else (tile[0], 1), jnp.int32)
 
     def modified(batch, head, score, q_index, k_index):
         out = score_mod(score, batch, head, q_index, k_index)
@@ -67,7 +70,7 @@ def split(
         depends = any(not isinstance(v, Literal) and v in inner for v in equation.invars)
         (inside if depends else outside).append(equation)
         inner.update(equation.outvars if depends else ())
-    lookups = {name for e in inside for name in _primitives(e)} & set(LOOKUPS)
+    lookups = {e.primitive.name for e in nested(inside)} & set(LOOKUPS)
     if lookups:
         raise NotImplementedError(
             f"its score_mod needs {', '.join(sorted(lookups))} by position, which no kernel has"
@@ -107,10 +110,10 @@ def _evaluate(equations, env: dict[Any, Any]) -> None:
         env.update(zip(equation.outvars, out, strict=True))
 
 
-def _primitives(equation):
-    """Names of the primitives in an equation, those of functions it calls included."""
-    yield equation.primitive.name
-    for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
-        if hasattr(parameter, "jaxpr"):
-            for inner in parameter.jaxpr.eqns:
-                yield from _primitives(inner)
+def nested(equations):
+    """Equations, and those of functions they call."""
+    for equation in equations:
+        yield equation
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
+            if hasattr(parameter, "jaxpr"):
+                yield from nested(parameter.jaxpr.eqns)

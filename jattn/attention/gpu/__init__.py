@@ -1,0 +1,1 @@
+"""The parts of the GPU kernels of attention; `jattn.attention.pallas_gpu` puts them together."""

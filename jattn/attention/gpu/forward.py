@@ -1,0 +1,160 @@
+"""The forward kernel: a block of queries meets blocks of keys (arXiv 1805.02867, 2407.08608)."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array
+
+from jattn.attention.gpu.keys import prepare_keys
+from jattn.attention.gpu.lines import line
+from jattn.attention.gpu.plan import WARPGROUP_ROWS, Floats, Plan, Rest
+from jattn.attention.gpu.stream import feed, scratch
+from jattn.attention.gpu.tiles import (
+    PARAMETERS,
+    compute_registers,
+    copy_registers,
+    finite_row,
+    masking,
+    modify,
+    padded,
+    product,
+    put,
+    spread,
+    upright,
+    whole,
+)
+from jattn.attention.tiling import visits
+
+LOG2_E = math.log2(math.e)  # exp2 is what the chip has.
+
+
+def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
+    """Output `[b, t, h, e]` and lse `[b, t, h]`."""
+    b, _, h, _ = x.query.shape
+    d, e, share = whole(x.key.shape[3]), whole(x.value.shape[3]), h // x.key.shape[2]
+    tile, program = plan.forward, plan.programs[0] if plan.programs else None
+    blocks_q = -(-plan.t // tile.rows)
+    t, s = blocks_q * tile.rows, -(-plan.s // tile.columns) * tile.columns
+    keys, query = prepare_keys(plan, x, s), padded(x.query, t)
+    tables = visits(masking(plan, rest, (tile.rows, tile.columns))[1])
+    # Where nothing comes between scale and exponential, the maximum is taken before scaling.
+    unit = plan.scale if program is None else 1.0
+    part = e if e <= 128 else 64  # Columns of the output in one product.
+
+    sizes = (WARPGROUP_ROWS, tile.columns)
+    cut = functools.partial(line, lengths=(t, s), blocks=sizes, turned=False)
+    numbers = [cut(y) for y in plan.numbers(x, rest)]
+    edges = [cut(y) for y in (*keys.bad, *rest.mask)]
+    sinks = [] if x.sink is None else [cut(x.sink[..., None])]
+
+    def kernel(tables, query, keys: Any, refs, out, lse, scratch):
+        query_ref, stream_k, stream_v, weights_ref, lse_ref, arrived, *own = scratch
+        out_ref = own[0] if own else query_ref
+        head, i, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
+        order, full, visited = tables
+
+        def read(lines, refs, j, shape):
+            """Lines over the tile of this warpgroup's queries and block j of keys."""
+            place = (i * tile.groups + group, j)
+            pairs = zip(lines, refs, strict=True)
+            return [y.read(ref, batch, head, place, shape) for y, ref in pairs]
+
+        def compute():
+            compute_registers(tile)
+            own = i * tile.groups + group
+            rows = pl.ds(own * WARPGROUP_ROWS, WARPGROUP_ROWS)
+            queries, weights = query_ref.at[group], weights_ref.at[group]
+            plgpu.copy_gmem_to_smem(query.at[batch, rows, head], queries, arrived.at[group])
+            plgpu.barrier_wait(arrived.at[group])
+
+            def step(masked, n, carry):
+                largest, total, mixed = carry
+                score = product(queries, upright(stream_k.take(n)), tile.columns)
+                stream_k.release(n)
+                j = order[i, n]
+                values = read(numbers, refs[0], j, score.shape)
+                leaves = read(edges, refs[1], j, score.shape) if masked else None
+                bad = leaves.pop(0) if leaves and plan.hides else None
+                starts = (own * WARPGROUP_ROWS, j * tile.columns)
+                scale = plan.scale / unit
+                score = modify(plan, program, score, starts, False, leaves, values, bad, scale)
+                new = jnp.maximum(largest, score.max(1))
+                finite = finite_row(new)
+                weight = jnp.exp2((score - spread(finite, score.shape)) * (unit * LOG2_E))
+                shrink = jnp.exp2((largest - finite) * (unit * LOG2_E))
+                put(weight, weights)
+                value = stream_v.take(n)
+                mixed = [
+                    old * spread(shrink, old.shape)
+                    + product(weights, value.at[:, pl.ds(n * part, part)], part)
+                    for n, old in enumerate(mixed)
+                ]
+                stream_v.release(n)
+                return new, total * shrink + weight.sum(1), mixed
+
+            rows_of = (WARPGROUP_ROWS,)
+            first, total = jnp.full(rows_of, -jnp.inf), jnp.zeros(rows_of)
+            if sinks:  # One more logit, met first, without a value.
+                first = read(sinks, refs[2], 0, rows_of)[0] / unit
+                total = jnp.exp2((first - finite_row(first)) * (unit * LOG2_E))
+            mixed = [jnp.zeros((WARPGROUP_ROWS, part))] * (e // part)
+            carry = (first, total, mixed)
+            carry = jax.lax.fori_loop(0, full[i], functools.partial(step, False), carry)
+            carry = jax.lax.fori_loop(full[i], visited[i], functools.partial(step, True), carry)
+            largest, total, mixed = carry
+
+            safe = jnp.where(total == 0, 1.0, total)
+            row = finite_row(largest) * unit + jnp.log(safe)
+            lse_ref.at[group][...] = jnp.where(total == 0, -jnp.inf, row)
+            for n, columns in enumerate(mixed):
+                place = out_ref.at[group, :, pl.ds(n * part, part)]
+                place[...] = (columns / spread(safe, columns.shape)).astype(plan.dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(out_ref.at[group], out.at[batch, rows, head])
+            plgpu.copy_smem_to_gmem(lse_ref.at[group], lse.at[batch, head, rows])
+            plgpu.wait_smem_to_gmem(0)
+
+        def copy(n, which, slot, barrier):
+            place = (batch, pl.ds(order[i, n] * tile.columns, tile.columns), head // share)
+            as_it_is, good = ((keys.key, keys.good_key), (keys.value, keys.good_value))[which]
+            start = lambda source: plgpu.copy_gmem_to_smem(source.at[place], slot, barrier)
+            pl.when(n < full[i])(lambda: start(as_it_is))
+            pl.when(n >= full[i])(lambda: start(good))
+
+        pl.when(group < tile.groups)(compute)
+
+        @pl.when(group == tile.groups)
+        def _():
+            copy_registers(tile)
+            feed(visited[i], (stream_k, stream_v), copy)
+
+    operands = [[y.array for y in lines] for lines in (numbers, edges, sinks)]
+    rows = (tile.groups, WARPGROUP_ROWS)
+    out, lse = plgpu.kernel(
+        kernel,
+        out_type=(
+            jax.ShapeDtypeStruct((b, t, h, e), plan.dtype),
+            jax.ShapeDtypeStruct((b, h, t), jnp.float32),
+        ),
+        scratch_types=[(
+            plgpu.SMEM((*rows, d), plan.dtype),
+            scratch(tile, d, plan.dtype),
+            scratch(tile, e, plan.dtype),
+            plgpu.SMEM((*rows, tile.columns), plan.dtype),
+            plgpu.SMEM(rows, jnp.float32),
+            plgpu.Barrier(num_barriers=tile.groups),
+            *([plgpu.SMEM((*rows, e), plan.dtype)] if d != e else []),
+        )],
+        grid=(h, blocks_q, b),
+        grid_names=("head", "block", "batch"),
+        num_threads=tile.groups + 1,
+        thread_name="group",
+        compiler_params=PARAMETERS,
+        interpret=plan.interpret,
+    )(tuple(map(jnp.asarray, tables)), query, keys, operands)  # fmt: skip
+    return out[:, : plan.t, :, : x.value.shape[3]], jnp.swapaxes(lse[:, :, : plan.t], 1, 2)

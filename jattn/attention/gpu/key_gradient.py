@@ -1,0 +1,164 @@
+"""The gradients of keys and values: a block of keys meets blocks of queries (arXiv 2307.08691)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array
+
+from jattn.attention.gpu.keys import prepare_keys
+from jattn.attention.gpu.lines import line
+from jattn.attention.gpu.plan import WARPGROUP_ROWS, Floats, Plan, Rest
+from jattn.attention.gpu.stream import feed, scratch
+from jattn.attention.gpu.tiles import (
+    PARAMETERS,
+    add_product,
+    compute_registers,
+    copy_registers,
+    cotangents,
+    masking,
+    padded,
+    product,
+    put,
+    upright,
+    whole,
+)
+from jattn.attention.tiling import visits
+
+PART = 128  # Head dimensions whose sums, of keys and of values, registers can hold.
+
+
+def key_gradient(
+    plan: Plan, x: Floats, rest: Rest, d_out: Array, row: Array, d_total: Array
+) -> tuple[Array, Array]:
+    """Gradients of keys `[b, s, g, d]` and of values `[b, s, g, e]`; arguments as `query_gradient`.
+
+    Tiles have keys as rows here. All query heads that share a key head are met in turn.
+    """
+    d, e = whole(x.key.shape[3]), whole(x.value.shape[3])
+    parts = [_part(plan, x, rest, d_out, row, d_total, n) for n in range(0, max(d, e), PART)]
+    d_key, d_value = (jnp.concatenate(y, 3) for y in zip(*parts, strict=True))
+    cut = lambda y, like: y[:, : plan.s, :, : like.shape[3]]
+    return cut(d_key, x.key), cut(d_value, x.value)
+
+
+def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]:
+    """The head dimensions from `first` on, `PART` of them or what is left."""
+    b, groups, h = x.query.shape[0], x.key.shape[2], x.query.shape[2]
+    d, e, share = whole(x.key.shape[3]), whole(x.value.shape[3]), h // groups
+    d_part, e_part = min(d - first, PART), min(e - first, PART)
+    whole_width = (d_part, e_part) == (d, e)  # Else d = e.
+    tile = plan.backward
+    blocks = -(-plan.s // tile.rows)
+    t, s = -(-plan.t // tile.columns) * tile.columns, blocks * tile.rows
+    keys, query, d_out = prepare_keys(plan, x, s), padded(x.query, t), padded(d_out, t)
+    tables = visits(masking(plan, rest, (tile.columns, tile.rows))[1].T)
+
+    sizes = (tile.columns, WARPGROUP_ROWS)
+    cut = functools.partial(line, lengths=(t, s), blocks=sizes, turned=True)
+    numbers = [cut(y) for y in plan.numbers(x, rest)]
+    edges, bad = [cut(y) for y in rest.mask], [cut(y) for y in keys.bad]
+    columns_of = [cut(y[..., None]) for y in (row, d_total)]
+
+    def kernel(tables, query, d_out, good_key, good_value, refs, d_key, d_value, scratch):
+        key_ref, value_ref, stream_q, stream_o, weights_ref, scores_ref, arrived, *own_out = scratch
+        head, j, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
+        order, full, visited = tables
+
+        def compute():
+            compute_registers(tile)
+            own = j * tile.groups + group
+            rows = pl.ds(own * WARPGROUP_ROWS, WARPGROUP_ROWS)
+            key, value, weights, scores = (
+                y.at[group] for y in (key_ref, value_ref, weights_ref, scores_ref)
+            )
+            for source, place in ((good_key, key), (good_value, value)):
+                plgpu.copy_gmem_to_smem(source.at[batch, rows, head], place, arrived.at[group])
+            plgpu.barrier_wait(arrived.at[group])
+
+            def step(sum_key, sum_value, member, masked, m, _):
+                i, n, query_head = order[j, m], member * visited[j] + m, head * share + member
+                shape = (WARPGROUP_ROWS, tile.columns)
+
+                def read(lines, refs, shape=shape):
+                    pairs = zip(lines, refs, strict=True)
+                    return [y.read(ref, batch, query_head, (own, i), shape) for y, ref in pairs]
+
+                row, d_total = read(columns_of, refs[3])
+                queries, d_outs = stream_q.take(n), stream_o.take(n)
+                score = product(key, upright(queries), tile.columns)
+                d_weight = product(value, upright(d_outs), tile.columns) + d_total
+                weight, d_score, _ = cotangents(
+                    plan, score, d_weight, row, read(numbers, refs[0]),
+                    starts=(i * tile.columns, own * WARPGROUP_ROWS), turned=True,
+                    leaves=read(edges, refs[1]) if masked else None,
+                    bad=read(bad, refs[2])[0] if bad else None,
+                )  # fmt: skip
+                put(weight, weights)
+                put(d_score, scores)
+                add_product(sum_value, weights, d_outs.at[:, pl.ds(first, e_part)])
+                stream_o.release(n)
+                add_product(sum_key, scores, queries.at[:, pl.ds(first, d_part)])
+                stream_q.release(n)
+
+            def loops(sum_key, sum_value):
+                def meet(member, _):
+                    for masked, start, stop in ((False, 0, full[j]), (True, full[j], visited[j])):
+                        body = functools.partial(step, sum_key, sum_value, member, masked)
+                        jax.lax.fori_loop(start, stop, body, None)
+
+                jax.lax.fori_loop(0, share, meet, None)
+                return sum_key[...], sum_value[...]
+
+            sums = pl.run_scoped(
+                loops,
+                plgpu.ACC((WARPGROUP_ROWS, d_part), jnp.float32),
+                plgpu.ACC((WARPGROUP_ROWS, e_part), jnp.float32),
+            )
+            leave = (key, value) if whole_width else (own_out[0].at[group],) * 2
+            for values, out, place in zip(sums, leave, (d_key, d_value), strict=True):
+                plgpu.copy_smem_to_gmem(put(values, out), place.at[batch, rows, head])
+                plgpu.wait_smem_to_gmem(0)
+
+        def copy(n, which, slot, barrier):
+            member, m = jax.lax.div(n, visited[j]), jax.lax.rem(n, visited[j])
+            rows = pl.ds(order[j, m] * tile.columns, tile.columns)
+            source = (query, d_out)[which].at[batch, rows, head * share + member]
+            plgpu.copy_gmem_to_smem(source, slot, barrier)
+
+        pl.when(group < tile.groups)(compute)
+
+        @pl.when(group == tile.groups)
+        def _():
+            copy_registers(tile)
+            feed(visited[j] * share, (stream_q, stream_o), copy)
+
+    operands = [[y.array for y in lines] for lines in (numbers, edges, bad, columns_of)]
+    rows = (tile.groups, WARPGROUP_ROWS)
+    return plgpu.kernel(
+        kernel,
+        out_type=(
+            jax.ShapeDtypeStruct((b, s, groups, d_part), plan.dtype),
+            jax.ShapeDtypeStruct((b, s, groups, e_part), plan.dtype),
+        ),
+        scratch_types=[(
+            plgpu.SMEM((*rows, d), plan.dtype),
+            plgpu.SMEM((*rows, e), plan.dtype),
+            scratch(tile, d, plan.dtype),
+            scratch(tile, e, plan.dtype),
+            plgpu.SMEM((*rows, tile.columns), plan.dtype),
+            plgpu.SMEM((*rows, tile.columns), plan.dtype),
+            plgpu.Barrier(num_arrivals=2, num_barriers=tile.groups),
+            *([] if whole_width else [plgpu.SMEM((*rows, d_part), plan.dtype)]),
+        )],
+        grid=(groups, blocks, b),
+        grid_names=("head", "block", "batch"),
+        num_threads=tile.groups + 1,
+        thread_name="group",
+        compiler_params=PARAMETERS,
+        interpret=plan.interpret,
+    )(
+        tuple(map(jnp.asarray, tables)), query, d_out, keys.good_key, keys.good_value, operands
+    )  # fmt: skip

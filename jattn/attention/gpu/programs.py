@@ -1,0 +1,58 @@
+"""Score modifications as GPU kernels take them, and whether they can."""
+
+import jax
+import jax.numpy as jnp
+
+from jattn.attention.scores import ScoreMod
+from jattn.attention.tpu.score_programs import ScoreProgram, nested, split
+
+# What Mosaic lowers for tiles in a GPU kernel, of what is elementwise.
+ELEMENTWISE = {
+    *("abs", "add", "and", "broadcast_in_dim", "clamp", "convert_element_type", "cos", "div", "eq"),
+    *("erf", "exp", "exp2", "ge", "gt", "integer_pow", "jit", "le", "log", "logistic", "lt", "max"),
+    *("min", "mul", "ne", "neg", "or", "pjit", "rem", "round", "rsqrt", "select_n", "sign", "sin"),
+    *("square", "sub", "tanh", "xor"),
+}
+
+
+def program(score_mod: ScoreMod, b: int, h: int, tile: tuple[int, int]) -> ScoreProgram:
+    """A modification over tiles of that size; indices of queries and keys come as whole tiles."""
+    return split(score_mod, b, h, tile, jnp.float32, spread=True)
+
+
+def refusal(score_mod: ScoreMod, b: int, h: int) -> str | None:
+    """Why a modification, or its derivative, cannot be part of a kernel, or None."""
+    tile = (64, 64)
+
+    def trace():
+        numbers, apply = program(score_mod, b, h, tile)
+        numbers = [jnp.broadcast_to(n[0, 0], tile) for n in numbers]
+        learned = [jnp.issubdtype(n.dtype, jnp.floating) for n in numbers]
+
+        def both(score, q_index, k_index, *numbers):
+            def of_floats(score, floats):
+                floats = iter(floats)
+                values = [
+                    next(floats) if learn else n for n, learn in zip(numbers, learned, strict=True)
+                ]
+                return apply(values, score, q_index, k_index)
+
+            floats = [n for n, learn in zip(numbers, learned, strict=True) if learn]
+            out, pull = jax.vjp(of_floats, score, floats)
+            return out, pull(score)
+
+        index, score = jnp.zeros(tile, jnp.int32), jnp.zeros(tile)
+        jaxpr = jax.make_jaxpr(both)(score, index, index, *numbers)
+        for equation in nested(jaxpr.jaxpr.eqns):
+            name, power = equation.primitive.name, equation.params.get("y", 0)
+            if name not in ELEMENTWISE or (name == "integer_pow" and power < -1):
+                lacking.add(name)
+        return score
+
+    lacking: set[str] = set()
+    try:
+        jax.eval_shape(trace)
+    except NotImplementedError as error:
+        return str(error)
+    names = ", ".join(sorted(lacking))
+    return f"its score_mod needs {names}, which the kernel has not" if names else None
