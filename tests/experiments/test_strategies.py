@@ -1,4 +1,4 @@
-"""The theory experiments give the same numbers under jit, shard_map and pmap on eight devices."""
+"""The experiments give the same numbers under jit, shard_map and pmap on eight devices."""
 
 import importlib
 import json
@@ -31,6 +31,7 @@ TOYS = {
         "expansions=(2,)",
         "task.test_size=16",
     ),
+    "attention_methods": ("part=trees", "trees.steps=4", "trees.seeds=2", "trees.test_size=8"),
 }
 
 
