@@ -13,7 +13,7 @@ EXTRAS ?= dev
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all test-kernels lint bench docs clean
+.PHONY: help reproduce test test-all test-kernels lint bench bench-gpu docs clean
 
 help:
 	@echo "make reproduce   reproduce in-context regression, gallery in $(RUNS)/index.html (ONLY= for all papers)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-kernels every test of the Pallas kernels, interpreted and compiled for TPUs"
 	@echo "make lint        ruff and pyright"
 	@echo "make bench       measure the engines against dense baselines on this machine"
+	@echo "make bench-gpu   measure attention on a GPU, with EXTRAS=dev,gpu, against cuDNN and XLA"
 	@echo "make docs        write docs/mechanisms.md, its pictures, and the README's table"
 	@echo "make clean       remove the virtual environment and caches"
 
@@ -53,6 +54,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m experiments.bench
+
+bench-gpu: $(STAMP)
+	$(BIN)/python -m experiments.bench_gpu
 
 docs: $(STAMP)
 	$(BIN)/python -m experiments.docs

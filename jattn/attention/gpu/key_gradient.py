@@ -17,12 +17,12 @@ from jattn.attention.gpu.tiles import (
     add_product,
     compute_registers,
     copy_registers,
-    cotangents,
     masking,
     padded,
     product,
     put,
     upright,
+    weigh_again,
     whole,
 )
 from jattn.attention.tiling import visits
@@ -63,7 +63,7 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
     columns_of = [cut(y[..., None]) for y in (row, d_total)]
 
     def kernel(tables, query, d_out, good_key, good_value, refs, d_key, d_value, scratch):
-        key_ref, value_ref, stream_q, stream_o, weights_ref, scores_ref, arrived, *own_out = scratch
+        key_ref, value_ref, stream_q, stream_o, weights_ref, arrived, *own_out = scratch
         head, j, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
         order, full, visited = tables
 
@@ -71,9 +71,7 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
             compute_registers(tile)
             own = j * tile.groups + group
             rows = pl.ds(own * WARPGROUP_ROWS, WARPGROUP_ROWS)
-            key, value, weights, scores = (
-                y.at[group] for y in (key_ref, value_ref, weights_ref, scores_ref)
-            )
+            key, value, weights = (y.at[group] for y in (key_ref, value_ref, weights_ref))
             for source, place in ((good_key, key), (good_value, value)):
                 plgpu.copy_gmem_to_smem(source.at[batch, rows, head], place, arrived.at[group])
             plgpu.barrier_wait(arrived.at[group])
@@ -86,21 +84,22 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
                     pairs = zip(lines, refs, strict=True)
                     return [y.read(ref, batch, query_head, (own, i), shape) for y, ref in pairs]
 
-                row, d_total = read(columns_of, refs[3])
+                (row,) = read(columns_of[:1], refs[3][:1])
                 queries, d_outs = stream_q.take(n), stream_o.take(n)
                 score = product(key, upright(queries), tile.columns)
-                d_weight = product(value, upright(d_outs), tile.columns) + d_total
-                weight, d_score, _ = cotangents(
-                    plan, score, d_weight, row, read(numbers, refs[0]),
+                weight, pull = weigh_again(
+                    plan, score, row, read(numbers, refs[0]),
                     starts=(i * tile.columns, own * WARPGROUP_ROWS), turned=True,
                     leaves=read(edges, refs[1]) if masked else None,
                     bad=read(bad, refs[2])[0] if bad else None,
                 )  # fmt: skip
                 put(weight, weights)
-                put(d_score, scores)
                 add_product(sum_value, weights, d_outs.at[:, pl.ds(first, e_part)])
+                (d_total,) = read(columns_of[1:], refs[3][1:])  # Not before registers are free.
+                d_score, _ = pull(product(value, upright(d_outs), tile.columns) + d_total)
                 stream_o.release(n)
-                add_product(sum_key, scores, queries.at[:, pl.ds(first, d_part)])
+                put(d_score, weights)
+                add_product(sum_key, weights, queries.at[:, pl.ds(first, d_part)])
                 stream_q.release(n)
 
             def loops(sum_key, sum_value):
@@ -148,7 +147,6 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
             plgpu.SMEM((*rows, e), plan.dtype),
             scratch(tile, d, plan.dtype),
             scratch(tile, e, plan.dtype),
-            plgpu.SMEM((*rows, tile.columns), plan.dtype),
             plgpu.SMEM((*rows, tile.columns), plan.dtype),
             plgpu.Barrier(num_arrivals=2, num_barriers=tile.groups),
             *([] if whole_width else [plgpu.SMEM((*rows, d_part), plan.dtype)]),

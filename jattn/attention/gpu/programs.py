@@ -10,8 +10,8 @@ from jattn.attention.tpu.score_programs import ScoreProgram, nested, split
 ELEMENTWISE = {
     *("abs", "add", "and", "broadcast_in_dim", "clamp", "convert_element_type", "cos", "div", "eq"),
     *("erf", "exp", "exp2", "ge", "gt", "integer_pow", "jit", "le", "log", "logistic", "lt", "max"),
-    *("min", "mul", "ne", "neg", "or", "pjit", "rem", "round", "rsqrt", "select_n", "sign", "sin"),
-    *("square", "sub", "tanh", "xor"),
+    *("min", "mul", "ne", "neg", "one_minus_square", "or", "pjit", "rem", "round", "rsqrt"),
+    *("select_n", "sign", "sin", "square", "sub", "tanh", "xor"),
 }
 
 

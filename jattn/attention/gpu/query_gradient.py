@@ -18,13 +18,13 @@ from jattn.attention.gpu.tiles import (
     add_product,
     compute_registers,
     copy_registers,
-    cotangents,
     masking,
     padded,
     product,
     put,
     spread,
     upright,
+    weigh_again,
     whole,
 )
 from jattn.attention.tiling import visits
@@ -82,17 +82,17 @@ def query_gradient(
             def step(sums, masked, n, carry):
                 j = order[i, n]
                 shape = (WARPGROUP_ROWS, tile.columns)
-                key, value = stream_k.take(n), stream_v.take(n)
+                key = stream_k.take(n)
                 score = product(queries, upright(key), tile.columns)
-                d_weight = product(d_outs, upright(value), tile.columns)
-                stream_v.release(n)
-                d_weight += spread(d_total, shape)
                 leaves = read(edges, refs[1], j, shape) if masked else None
-                _, d_score, d_values = cotangents(
-                    plan, score, d_weight, spread(row, shape), read(numbers, refs[0], j, shape),
+                _, pull = weigh_again(
+                    plan, score, spread(row, shape), read(numbers, refs[0], j, shape),
                     starts=(own * WARPGROUP_ROWS, j * tile.columns), turned=False,
                     bad=leaves.pop(0) if leaves and plan.hides else None, leaves=leaves,
                 )  # fmt: skip
+                d_weight = product(d_outs, upright(stream_v.take(n)), tile.columns)
+                stream_v.release(n)
+                d_score, d_values = pull(d_weight + spread(d_total, shape))
                 add_product(sums, put(d_score, scores), key)
                 stream_k.release(n)
                 return [old + new.sum(1) for old, new in zip(carry, d_values, strict=True)]

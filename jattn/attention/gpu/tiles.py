@@ -1,6 +1,6 @@
 """What the GPU kernels do with a tile of scores in registers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -81,19 +81,21 @@ def modify(
     return jnp.where(allowed, score, -jnp.inf)
 
 
-def cotangents(
-    plan: Plan, score: Array, d_weight: Array, row: Array, numbers: Sequence[Array],
-    **rest: Any,
-) -> tuple[Array, Array, list[Array]]:  # fmt: skip
-    """The weights of a tile once more, and the gradients of its products and numbers.
+def weigh_again(
+    plan: Plan, score: Array, row: Array, numbers: Sequence[Array], **rest: Any
+) -> tuple[Array, Callable]:
+    """The weights of a tile once more, for the backward pass.
 
     Args:
         plan: the plan.
         score: the products of queries and keys.
-        d_weight: the gradient of the weights.
         row: log-sum-exp of each query, over the tile.
         numbers: those of the score program, over the tile.
         rest: for `modify`.
+
+    Returns:
+        The weights, and the function that turns their gradient into those of the products and of
+        the learned numbers.
     """
     split = [n for n, learn in enumerate(plan.learned) if learn]
     program = plan.programs[1] if plan.programs else None
@@ -105,9 +107,7 @@ def cotangents(
         score = modify(plan, program, score, numbers=values, scale=plan.scale, **rest)
         return jnp.exp(score - row)
 
-    weight, pull = jax.vjp(weigh, score, [numbers[n] for n in split])
-    d_score, d_numbers = pull(d_weight)
-    return weight, d_score, d_numbers
+    return jax.vjp(weigh, score, [numbers[n] for n in split])
 
 
 def finite_row(row: Array) -> Array:
