@@ -19,6 +19,7 @@ PARTS = (
     "pattern_swap",
     "trees",
     "segments",
+    "transition",
 )
 
 
@@ -90,6 +91,24 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.segments.symbol.steps = 500
     config.segments.symbol.batch_size = 32
     config.segments.symbol.learning_rate = 1e-2
+    # Transition: users and items, how many of them follow an item, how often one of those comes
+    # (rarely, for both signals to be worth about the same).
+    config.transition = ml_collections.ConfigDict()
+    config.transition.seeds = 2
+    config.transition.steps = 250
+    config.transition.batch_size = 64
+    config.transition.learning_rate = 6e-3
+    config.transition.dim = 32
+    config.transition.users = 2_000
+    config.transition.vocabulary = 500
+    config.transition.clusters = 20
+    config.transition.length = 10
+    config.transition.successors = 2
+    config.transition.follows = 0.2
+    config.transition.window = 3
+    config.transition.alpha = 0.5
+    config.transition.distilled = 0.1
+    config.transition.temperature = 0.1
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
@@ -103,8 +122,12 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.segments.place.seeds = 48
         config.segments.symbol.seeds = 8
         config.segments.symbol.steps = 1_500
+        config.transition.seeds = 6
     if preset == "paper":
         config.order.seeds = 8
         config.order.facts = 4
         config.pattern_swap.seeds = 8
+        # A batch that 256 devices share.
+        for part in (config.order, config.pattern_swap, config.trees):
+            part.batch_size = 256
     return config

@@ -15,6 +15,7 @@ from configs.attention_methods import PARTS
 from experiments.methods.order import order
 from experiments.methods.pattern_swap import pattern_swap
 from experiments.methods.segments import segments
+from experiments.methods.transition import transition
 from experiments.methods.trees import trees
 from jattn.training import Claim, Run, UsageError, cli
 
@@ -24,6 +25,7 @@ RUN: dict[str, Callable[..., list[Claim]]] = {
     "pattern_swap": pattern_swap,
     "trees": trees,
     "segments": segments,
+    "transition": transition,
 }
 
 

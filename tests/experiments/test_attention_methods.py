@@ -21,6 +21,7 @@ TOYS = {
     "pattern_swap": ("steps=4", "moments=2", "dim=8", "heads=(1,2)", "length=8", "seeds=2"),
     "trees": ("steps=4", "seeds=2", "test_size=8", "layers=1"),
     "segments": ("place.steps=4", "place.seeds=2", "symbol.steps=4", "test_size=8", "dim=8"),
+    "transition": ("steps=4", "dim=8", "users=20", "vocabulary=20", "seeds=2", "batch_size=8"),
 }
 
 
@@ -57,6 +58,7 @@ def test_parts_are_quarters():
     [
         ("part", "nothing", "part: expected"),
         ("order.facts", 2, "order.facts: expected at least 3"),
+        ("transition.clusters", 7, "transition.clusters: expected a divisor of 500 items, got 7"),
         ("pattern_swap.seeds", 1, "pattern_swap.seeds: expected at least 2, got 1"),
         ("pattern_swap.moments", 7, "pattern_swap.moments: expected a divisor of 180 steps"),
     ],
