@@ -128,6 +128,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.order.facts = 4
         config.pattern_swap.seeds = 8
         # A batch that 256 devices share.
-        for part in (config.order, config.pattern_swap, config.trees):
+        sharing = (config.order, config.pattern_swap, config.trees, config.transition)
+        for part in (*sharing, config.segments.place, config.segments.symbol):
             part.batch_size = 256
     return config
