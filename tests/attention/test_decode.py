@@ -1,0 +1,120 @@
+"""Decoding: against the reference, ragged and windowed, in parts; compiled for real chips."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jattn import attend
+from jattn.attention import decode
+from tests import tpu_compile
+
+
+def draw(b, s, h, g, d, e, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((b, h, d), (b, s, g, d), (b, s, g, e))
+    return [jax.random.normal(k, shape, dtype) for k, shape in zip(keys, shapes, strict=True)]
+
+
+def expected(query, key, value, lengths, window, sink):
+    """By the reference in float64."""
+    places = np.arange(key.shape[1])
+    seen = places < np.asarray(lengths)[:, None]
+    if window is not None:
+        seen &= places >= np.asarray(lengths)[:, None] - window
+    with jax.enable_x64(True):
+        query, key, value = (jnp.asarray(x, jnp.float64) for x in (query, key, value))
+        out, lse = attend(
+            query[:, None], key, value, mask=jnp.asarray(seen[:, None, None]),
+            sink=None if sink is None else jnp.asarray(sink, jnp.float64),
+            return_lse=True, implementation="reference",
+        )  # fmt: skip
+        return np.asarray(out[:, 0]), np.asarray(lse[:, 0])
+
+
+CASES = {  # s, heads, groups, d, e, lengths, window, sink, splits
+    "grouped": (300, 6, 2, 16, 24, (300, 1, 0, 129), None, False, 1),
+    "window_in_parts": (300, 4, 4, 40, 8, (257, 300, 5), 100, True, 3),
+    "one_group": (7, 3, 1, 8, 8, (7, 2), None, True, 2),
+}
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("implementation", ["xla", "pallas"])
+@pytest.mark.parametrize("name", CASES)
+def test_values(name, implementation):
+    s, h, g, d, e, lengths, window, with_sink, splits = CASES[name]
+    query, key, value = draw(len(lengths), s, h, g, d, e)
+    sink = jnp.linspace(-1.0, 1.0, h) if with_sink else None
+    lengths = jnp.array(lengths)
+    hidden = (jnp.arange(s) >= lengths[:, None])[..., None, None]
+    run = jax.jit(decode, static_argnames=("window", "splits", "return_lse", "implementation"))
+    out, lse = run(
+        query, jnp.where(hidden, jnp.nan, key), jnp.where(hidden, jnp.nan, value), lengths,
+        window=window, sink=sink, splits=splits, return_lse=True, implementation=implementation,
+    )  # fmt: skip
+    want, want_lse = expected(query, key, value, lengths, window, sink)
+    np.testing.assert_allclose(out, want, atol=2e-6)
+    np.testing.assert_allclose(lse, want_lse, atol=2e-6)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("implementation", ["xla", "pallas"])
+def test_half_precision(implementation):
+    query, key, value = draw(2, 200, 4, 2, 64, 64, jnp.bfloat16)
+    lengths = jnp.array([200, 77])
+    out = decode(query, key, value, lengths, implementation=implementation)
+    assert out.dtype == jnp.bfloat16
+    want, _ = expected(query, key, value, lengths, None, None)
+    error = np.asarray(out, np.float64) - want
+    assert np.sqrt((error**2).mean() / (want**2).mean()) <= 4e-3
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    "chip",
+    ["v5e", *(pytest.param(c, marks=pytest.mark.slow) for c in ("v6e", "v5p", "tpu7x"))],
+)
+def test_compiles_for_every_chip(chip):
+    report = tpu_compile.run(
+        f"""
+from jattn.attention import decode
+for h, g, d in ((8, 2, 128), (8, 8, 64), (3, 3, 80)):
+    query = jax.ShapeDtypeStruct((4, h, d), jnp.bfloat16)
+    cache = jax.ShapeDtypeStruct((4, 4096, g, d), jnp.bfloat16)
+    lengths = jax.ShapeDtypeStruct((4,), jnp.int32)
+    compiled = compile_on_one(
+        "{tpu_compile.CHIPS[chip]}", lambda *x: decode(*x, window=1000, splits=2),
+        query, cache, cache, lengths,
+    )
+    report(d=d, kernel="decode" in compiled.as_text(),
+           temporaries=compiled.memory_analysis().temp_size_in_bytes)
+"""
+    )
+    assert len(report) == 3
+    for facts in report:
+        assert facts["kernel"]
+        # Keys of whole registers stay where they lie, 4 MiB a sequence.
+        assert facts["d"] != 128 or facts["temporaries"] < 2**20, facts
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lengths": jnp.array([1])}, r"lengths: expected shape \[b=2\]"),
+        ({"splits": 9}, "splits: expected 1 to s=8, got 9"),
+        ({"window": 0}, "window: expected at least 1, got 0"),
+        ({"sink": jnp.zeros(3)}, r"sink: expected shape \[h=4\]"),
+        ({"implementation": "triton"}, "implementation: expected one of"),
+        ({"query": jnp.ones((2, 3, 4))}, "key: expected heads that divide h=3, got g=2"),
+    ],
+)
+def test_bad_arguments_are_named(plain_checks, change, message):
+    arguments = {
+        "query": jnp.ones((2, 4, 4)),
+        "key": jnp.ones((2, 8, 2, 4)),
+        "value": jnp.ones((2, 8, 2, 4)),
+        "lengths": jnp.array([1, 2]),
+    }
+    with pytest.raises(ValueError, match=message):
+        decode(**(arguments | change))
