@@ -44,6 +44,7 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
     tables = visits(masking(plan, rest, (tile.rows, tile.columns))[1])
     # Where nothing comes between scale and exponential, the maximum is taken before scaling.
     unit = plan.scale if program is None else 1.0
+    power = unit * LOG2_E
     part = e if e <= 128 else 64  # Columns of the output in one product.
 
     sizes = (WARPGROUP_ROWS, tile.columns)
@@ -85,8 +86,9 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
                 score = modify(plan, program, score, starts, False, leaves, values, bad, scale)
                 new = jnp.maximum(largest, score.max(1))
                 finite = finite_row(new)
-                weight = jnp.exp2((score - spread(finite, score.shape)) * (unit * LOG2_E))
-                shrink = jnp.exp2((largest - finite) * (unit * LOG2_E))
+                # Scaled before they are subtracted: that is one operation a score.
+                weight = jnp.exp2(score * power - spread(finite * power, score.shape))
+                shrink = jnp.exp2((largest - finite) * power)
                 put(weight, weights)
                 value = stream_v.take(n)
                 mixed = [
@@ -101,7 +103,7 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             first, total = jnp.full(rows_of, -jnp.inf), jnp.zeros(rows_of)
             if sinks:  # One more logit, met first, without a value.
                 first = read(sinks, refs[2], 0, rows_of)[0] / unit
-                total = jnp.exp2((first - finite_row(first)) * (unit * LOG2_E))
+                total = jnp.exp2((first - finite_row(first)) * power)
             mixed = [jnp.zeros((WARPGROUP_ROWS, part))] * (e // part)
             carry = (first, total, mixed)
             carry = jax.lax.fori_loop(0, full[i], functools.partial(step, False), carry)
