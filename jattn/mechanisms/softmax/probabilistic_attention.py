@@ -106,7 +106,7 @@ def exclude_own(
         `[b, t, h, e]`; a value of zero takes nothing away.
 
     Reference:
-        The authors' later code, where it follows probabilistic attention.
+        Exclusive self-attention, arXiv 2603.09078; Zonkey's later code has it.
 
     Example:
         >>> out, value = jnp.array([3.0, 4.0]), jnp.array([0.0, 2.0])
