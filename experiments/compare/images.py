@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from experiments.compare.models import Model, as_functions
+from experiments.compare.study import optimizer
 from experiments.plots import COLORS, label, panels
 from jattn.nn import VisionTransformer, VisionTransformerConfig
 from jattn.tasks.images import Images, images
@@ -75,21 +76,19 @@ def _trained(run: Run, config, name: str, found: Images, variant: str) -> dict[s
         logits = model.module(params)(batch[0])
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
-    steps = max(at.epochs * len(pixels) // at.batch_size, 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, at.learning_rate, max(steps // 10, 1), steps)
     label_of_fit = f"images_{name}_{variant.replace(' ', '_')}"
     params = fit(
         model.init,
         loss,
         sample,
-        optax.adam(rate),
+        optimizer(at),
         run=run,
         name=label_of_fit,
         seeds=config.seeds,
-        steps=steps,
+        steps=at.steps,
         batch_size=at.batch_size,
         seed=config.seed,
-        log_every=max(steps // 20, 1),
+        log_every=max(at.steps // 20, 1),
     ).params
 
     def tested():

@@ -106,9 +106,10 @@ def test_the_weight_of_the_first_token_is_that_of_softmax():
     np.testing.assert_allclose(found, jax.nn.softmax(scores)[:, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     sizes = dict(datasets=("digits",), variants=("full", "symmetric"), dim=8, heads=2)
-    sizes |= dict(epochs=1, batch_size=720)
+    sizes |= dict(steps=2, batch_size=60)
     config = toy(study="images", images=sizes)
     with Run.open(tmp_path, config, name="toy") as run:
         claims = {claim.id: claim for claim in run_experiment(config, run)}

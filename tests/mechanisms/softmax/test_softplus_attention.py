@@ -151,5 +151,21 @@ def test_zero_queries_have_gradients():
 def test_bad_powers_are_named(plain_checks):
     with pytest.raises(ValueError, match=re.escape("power: expected at least 1, got 0.5")):
         zoo.make("reweighted_softplus_attention", dim=8, heads=2, power=0.5)
-    with pytest.raises(ValueError, match=r"power: expected 1 to .* got 200"):
-        reweighted_softplus_attention(Q, K, V, power=200, **CAUSAL)
+    with pytest.raises(ValueError, match=re.escape("power: expected at least 1, got 0.5")):
+        reweighted_softplus_attention(Q, K, V, power=0.5, **CAUSAL)
+
+
+def test_powers_beyond_the_range_of_floats():
+    # Scores far below zero, of which the power alone would be nothing, and far above.
+    near_same = jnp.ones(D) + 0.1 * K
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def loss(q, power):
+        return (reweighted_softplus_attention(q, near_same, V, power=power, **CAUSAL) ** 2).sum()
+
+    for sign in (-1, 1):
+        for power in (15.0, 200.0):
+            value, gradient = jax.value_and_grad(loss)(sign * near_same, power)
+            assert value > 0.1
+            assert np.isfinite(gradient).all()
+            assert np.abs(gradient).max() > 1e-3
