@@ -24,7 +24,7 @@ from jattn.attention.gpu import programs
 from jattn.attention.gpu.backward import backward
 from jattn.attention.gpu.forward import forward
 from jattn.attention.gpu.lines import is_plane
-from jattn.attention.gpu.plan import WARPGROUP_ROWS, WIDEST, Floats, Plan, Rest, Tile
+from jattn.attention.gpu.plan import WARPGROUP_ROWS, WIDEST, Floats, Plan, Program, Rest, Tile
 
 
 def refusal(case: Case) -> str | None:
@@ -38,11 +38,10 @@ def refusal(case: Case) -> str | None:
         f"it needs d and e of at most {WIDEST}": max(d, e) > WIDEST,
         "beyond 128 it needs d = e": max(d, e) > 128 and d != e,
         "it has softmax only": case.normalizer.name != "softmax",
-        "it has no bias": case.bias is not None,
         "its scale is a positive Python number": isinstance(case.scale, jax.Array)
         or case.scale <= 0,
-        "it takes no mask array over both queries and keys": any(
-            is_plane(leaf) for leaf in jax.tree.leaves(case.mask)
+        "it takes no bias and no mask array over both queries and keys": any(
+            is_plane(leaf) for leaf in jax.tree.leaves((case.bias, case.mask))
         ),
     }
     reasons = [reason for reason, holds in limits.items() if holds]
@@ -68,12 +67,16 @@ def pallas_gpu(case: Case, interpret: Any = None) -> tuple[Array, Array]:
         Tile(groups=2, columns=64 if wide else 128, stages=2),
         Tile(groups=1 if wide else 2, columns=64, stages=2),
     )
-    numbers, used = (), None
+    numbers: tuple[Array, ...] = ()
+    used: tuple[Program, Program] | None = None
     if case.score_mod is not None:
         b, _, h, _ = case.query.shape
         sizes = ((WARPGROUP_ROWS, tile.columns) for tile in tiles)
         made = [programs.program(case.score_mod, b, h, size) for size in sizes]
         numbers, used = made[0].numbers, (made[0].apply, made[1].apply)
+    if case.bias is not None:  # A number like others, met first.
+        numbers = (case.bias, *numbers)
+        used = programs.with_bias(used)
     learned = tuple(jnp.issubdtype(x.dtype, jnp.floating) for x in numbers)
     leaves, structure = jax.tree.flatten(case.mask)
     plan = Plan(

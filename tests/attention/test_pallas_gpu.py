@@ -1,5 +1,6 @@
 """The GPU kernels: interpreted against float64, and lowered for a GPU that is not there."""
 
+import importlib
 import inspect
 
 import jax
@@ -26,7 +27,7 @@ interpreted = pytest.mark.skipif(
 IDS = jnp.repeat(jnp.arange(4), 50)[None]
 SMALL = dict(b=1, t=200, s=200, h=2, gk=1, gv=1, d=64, e=64)
 
-# name: (sizes, options of `attend`); sink and slopes are differentiated.
+# name: (sizes, options of `attend`); bias, sink and slopes are differentiated.
 CASES: dict = {
     "grouped": (SMALL | dict(t=150, s=70, h=3, d=40, e=72), dict(mask=masks.causal(-20))),
     "plain": (SMALL | dict(t=130, s=70, h=6, gk=2, gv=3), dict(scale=0.3)),
@@ -40,6 +41,14 @@ CASES: dict = {
     "wide": (SMALL | dict(t=70, s=130, h=1, d=256, e=256), dict(mask=masks.causal(60))),
     "capped": (SMALL, dict(score_mod=scores.soft_cap(2.0), mask=masks.causal())),
     "alibi": (SMALL, dict(score_mod=scores.alibi(2), mask=masks.causal())),
+    "bias": (
+        SMALL | dict(s=130),
+        dict(bias=jnp.sin(jnp.arange(260.0)).reshape(1, 2, 1, 130), mask=masks.causal()),
+    ),
+    "biased": (
+        SMALL | dict(t=70, gk=2, gv=2, s=130, d=192, e=192),
+        dict(bias=jnp.sin(jnp.arange(70.0))[:, None], slopes=jnp.array([0.1, 0.02])),
+    ),
     "learned": (SMALL, dict(slopes=jnp.array([0.1, 0.02]), mask=masks.causal())),
 }
 
@@ -54,7 +63,7 @@ def draw(b, t, s, h, gk, gv, d, e, dtype=jnp.bfloat16):
 def with_gradients(run, arrays, options, float64=False):
     """out, lse and gradients of sum(out * d_out) + sum(lse * d_lse), the last where finite."""
     options = dict(options)
-    extra = {name: options.pop(name) for name in ("sink", "slopes") if name in options}
+    extra = {name: options.pop(name) for name in ("bias", "sink", "slopes") if name in options}
     if float64:
         wide = lambda x: jnp.asarray(np.asarray(x, np.float64))
         arrays, extra = jax.tree.map(wide, (arrays, extra))
@@ -171,7 +180,7 @@ def test_lowers_for_a_hopper_gpu(name):
     if name == "capped" and "idx" in inspect.signature(plgpu.load).parameters:
         pytest.skip("the derivative of tanh needs jax >= 0.12")
     long = sizes | dict(t=1000 if name in ("grouped", "plain") else sizes["t"])
-    assert lowered(long, options) == [1, 4 if name == "wide" else 3]
+    assert lowered(long, options) == [1, 4 if name in ("wide", "biased") else 3]
 
 
 def test_what_the_kernels_cannot_do_they_say():
@@ -179,13 +188,13 @@ def test_what_the_kernels_cannot_do_they_say():
     table = scores.relative_bias(jnp.ones((2, 3)))
     for reason, arrays, options in (
         ("float16 or bfloat16", [x.astype(jnp.float32)] * 3, {}),
-        ("no bias", [x] * 3, dict(bias=jnp.zeros(1024))),
+        ("no bias", [x] * 3, dict(bias=jnp.zeros((1024, 1024)))),
         ("softmax only", [x] * 3, dict(normalizer="sigmoid")),
         ("at most 256", [jnp.ones((1, 8, 1, 264), jnp.bfloat16)] * 3, {}),
         ("needs integer_pow", [x] * 3, dict(score_mod=scores.temperature(jnp.ones(2)))),
         ("needs cbrt", [x] * 3, dict(score_mod=lambda s, *_: jnp.cbrt(s))),
         ("needs gather by position", [x] * 3, dict(score_mod=table)),
-        ("both queries and keys", [x] * 3, dict(mask=jnp.ones((1024, 1024), bool))),
+        ("no mask array over both", [x] * 3, dict(mask=jnp.ones((1024, 1024), bool))),
     ):
         with on_gpu(), pytest.raises(NotImplementedError, match=reason):
             attend(*arrays, implementation="pallas", **options)
@@ -195,3 +204,26 @@ def test_what_the_kernels_cannot_do_they_say():
         attend(x, x, x, implementation=Blocks(query=128))
     with on_gpu():
         assert "only by name" in dict(explain(x, x, x, mask=masks.causal()).refused)["pallas"]
+
+
+def test_without_a_name_cudnn_serves_where_it_is_exact(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x = jnp.ones((1, 1024, 2, 64), jnp.bfloat16)
+    with on_gpu():
+        assert explain(x, x, x).chosen == "cudnn"
+        assert explain(x, x, x, bias=jnp.zeros((1, 2, 1024, 1024))).chosen == "blockwise"
+        assert explain(x, x, x, mask=masks.causal()).chosen == "blockwise"
+        window = masks.sliding_window(8)
+        assert explain(x, x, x, mask=window, implementation="cudnn").chosen == "cudnn"
+        ahead = masks.sliding_window(8, 8)
+        assert "its masks are" in str(explain(x, x, x, mask=ahead, implementation="cudnn"))
+    with on_gpu("Tesla V100"):
+        assert explain(x, x, x).chosen == "blockwise"
+
+
+@pytest.mark.parametrize("mask", [masks.causal(), masks.sliding_window(3)])
+def test_cudnn_is_told_the_same_mask(mask):
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 1, 8, 2, 4))
+    told = importlib.import_module("jattn.attention.attend")._cudnn_window(mask)
+    got = jax.nn.dot_product_attention(query, key, value, implementation="xla", **told)
+    np.testing.assert_allclose(got, attend(query, key, value, mask=mask), atol=1e-6)

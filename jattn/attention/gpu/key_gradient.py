@@ -32,19 +32,21 @@ PART = 128  # Head dimensions whose sums, of keys and of values, registers can h
 
 def key_gradient(
     plan: Plan, x: Floats, rest: Rest, d_out: Array, row: Array, d_total: Array
-) -> tuple[Array, Array]:
-    """Gradients of keys `[b, s, g, d]` and of values `[b, s, g, e]`; arguments as `query_gradient`.
+) -> tuple[Array, Array, list[Array]]:
+    """Gradients of keys `[b, s, g, d]`, of values `[b, s, g, e]`, and `[b, h, s]` of their numbers.
 
-    Tiles have keys as rows here. All query heads that share a key head are met in turn.
+    Arguments are those of `query_gradient`. Tiles have keys as rows here. All query heads that
+    share a key head are met in turn.
     """
     d, e = whole(x.key.shape[3]), whole(x.value.shape[3])
     parts = [_part(plan, x, rest, d_out, row, d_total, n) for n in range(0, max(d, e), PART)]
-    d_key, d_value = (jnp.concatenate(y, 3) for y in zip(*parts, strict=True))
-    cut = lambda y, like: y[:, : plan.s, :, : like.shape[3]]
-    return cut(d_key, x.key), cut(d_value, x.value)
+    d_keys, d_values, (d_numbers, *_) = zip(*parts, strict=True)
+    cut = lambda y, like: jnp.concatenate(y, 3)[:, : plan.s, :, : like.shape[3]]
+    d_numbers = [d_numbers[n, :, :, : plan.s] for n in range(len(plan.wanted(x, along_keys=True)))]
+    return cut(d_keys, x.key), cut(d_values, x.value), d_numbers
 
 
-def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]:
+def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, ...]:
     """The head dimensions from `first` on, `PART` of them or what is left."""
     b, groups, h = x.query.shape[0], x.key.shape[2], x.query.shape[2]
     d, e, share = whole(x.key.shape[3]), whole(x.value.shape[3]), h // groups
@@ -57,13 +59,14 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
     tables = visits(masking(plan, rest, (tile.columns, tile.rows))[1].T)
 
     sizes = (tile.columns, WARPGROUP_ROWS)
+    wanted = [] if first else plan.wanted(x, along_keys=True)
     cut = functools.partial(line, lengths=(t, s), blocks=sizes, turned=True)
     numbers = [cut(y) for y in plan.numbers(x, rest)]
     edges, bad = [cut(y) for y in rest.mask], [cut(y) for y in keys.bad]
     columns_of = [cut(y[..., None]) for y in (row, d_total)]
 
-    def kernel(tables, query, d_out, good_key, good_value, refs, d_key, d_value, scratch):
-        key_ref, value_ref, stream_q, stream_o, weights_ref, arrived, *own_out = scratch
+    def kernel(tables, query, d_out, keys, refs, d_key, d_value, d_numbers, scratch):
+        key_ref, value_ref, stream_q, stream_o, weights_ref, sums_ref, arrived, *own_out = scratch
         head, j, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
         order, full, visited = tables
 
@@ -72,11 +75,11 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
             own = j * tile.groups + group
             rows = pl.ds(own * WARPGROUP_ROWS, WARPGROUP_ROWS)
             key, value, weights = (y.at[group] for y in (key_ref, value_ref, weights_ref))
-            for source, place in ((good_key, key), (good_value, value)):
+            for source, place in zip(keys, (key, value), strict=True):
                 plgpu.copy_gmem_to_smem(source.at[batch, rows, head], place, arrived.at[group])
             plgpu.barrier_wait(arrived.at[group])
 
-            def step(sum_key, sum_value, member, masked, m, _):
+            def step(sum_key, sum_value, member, masked, m, carry):
                 i, n, query_head = order[j, m], member * visited[j] + m, head * share + member
                 shape = (WARPGROUP_ROWS, tile.columns)
 
@@ -88,7 +91,7 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
                 queries, d_outs = stream_q.take(n), stream_o.take(n)
                 score = product(key, upright(queries), tile.columns)
                 weight, pull = weigh_again(
-                    plan, score, row, read(numbers, refs[0]),
+                    plan, score, row, read(numbers, refs[0]), wanted,
                     starts=(i * tile.columns, own * WARPGROUP_ROWS), turned=True,
                     leaves=read(edges, refs[1]) if masked else None,
                     bad=read(bad, refs[2])[0] if bad else None,
@@ -96,17 +99,23 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
                 put(weight, weights)
                 add_product(sum_value, weights, d_outs.at[:, pl.ds(first, e_part)])
                 (d_total,) = read(columns_of[1:], refs[3][1:])  # Not before registers are free.
-                d_score, _ = pull(product(value, upright(d_outs), tile.columns) + d_total)
+                d_score, d_values = pull(product(value, upright(d_outs), tile.columns) + d_total)
                 stream_o.release(n)
                 put(d_score, weights)
                 add_product(sum_key, weights, queries.at[:, pl.ds(first, d_part)])
                 stream_q.release(n)
+                return [old + new.sum(1) for old, new in zip(carry, d_values, strict=True)]
 
             def loops(sum_key, sum_value):
                 def meet(member, _):
+                    carry = [jnp.zeros((WARPGROUP_ROWS,))] * len(wanted)
                     for masked, start, stop in ((False, 0, full[j]), (True, full[j], visited[j])):
                         body = functools.partial(step, sum_key, sum_value, member, masked)
-                        jax.lax.fori_loop(start, stop, body, None)
+                        carry = jax.lax.fori_loop(start, stop, body, carry)
+                    for n, total in enumerate(carry):
+                        place = d_numbers.at[n, batch, head * share + member, rows]
+                        plgpu.copy_smem_to_gmem(put(total, sums_ref.at[group]), place)
+                        plgpu.wait_smem_to_gmem(0)
 
                 jax.lax.fori_loop(0, share, meet, None)
                 return sum_key[...], sum_value[...]
@@ -141,6 +150,7 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
         out_type=(
             jax.ShapeDtypeStruct((b, s, groups, d_part), plan.dtype),
             jax.ShapeDtypeStruct((b, s, groups, e_part), plan.dtype),
+            jax.ShapeDtypeStruct((max(len(wanted), 1), b, h, s), jnp.float32),
         ),
         scratch_types=[(
             plgpu.SMEM((*rows, d), plan.dtype),
@@ -148,6 +158,7 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
             scratch(tile, d, plan.dtype),
             scratch(tile, e, plan.dtype),
             plgpu.SMEM((*rows, tile.columns), plan.dtype),
+            plgpu.SMEM(rows, jnp.float32),
             plgpu.Barrier(num_arrivals=2, num_barriers=tile.groups),
             *([] if whole_width else [plgpu.SMEM((*rows, d_part), plan.dtype)]),
         )],
@@ -158,5 +169,5 @@ def _part(plan, x, rest, d_out, row, d_total, first: int) -> tuple[Array, Array]
         compiler_params=PARAMETERS,
         interpret=plan.interpret,
     )(
-        tuple(map(jnp.asarray, tables)), query, d_out, keys.good_key, keys.good_value, operands
+        tuple(map(jnp.asarray, tables)), query, d_out, (keys.good_key, keys.good_value), operands
     )  # fmt: skip

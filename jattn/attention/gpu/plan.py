@@ -49,6 +49,12 @@ class Plan(NamedTuple):
         floats, others = iter(x.numbers), iter(rest.numbers)
         return [next(floats if learn else others) for learn in self.learned]
 
+    def wanted(self, x: "Floats", along_keys: bool) -> list[int]:
+        """Which numbers have gradients that are summed for each key; or else for each query."""
+        learned = [n for n, learn in enumerate(self.learned) if learn]
+        pairs = zip(learned, x.numbers, strict=True)
+        return [n for n, number in pairs if (number.shape[3] > 1) == along_keys]
+
 
 class Floats(NamedTuple):
     """What has a gradient: arrays as `attend` got them."""
@@ -57,7 +63,7 @@ class Floats(NamedTuple):
     key: Array
     value: Array
     sink: Array | None
-    numbers: tuple[Array, ...]  # of the score program, each `[b, h, 1, 1]`
+    numbers: tuple[Array, ...]  # of the score program, `[#b, #h, #t, #s]`, not both t and s
 
 
 class Rest(NamedTuple):

@@ -1,8 +1,12 @@
 """Score modifications as GPU kernels take them, and whether they can."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
+from jattn.attention.gpu.plan import Program
 from jattn.attention.scores import ScoreMod
 from jattn.attention.tpu.score_programs import ScoreProgram, nested, split
 
@@ -18,6 +22,22 @@ ELEMENTWISE = {
 def program(score_mod: ScoreMod, b: int, h: int, tile: tuple[int, int]) -> ScoreProgram:
     """A modification over tiles of that size; indices of queries and keys come as whole tiles."""
     return split(score_mod, b, h, tile, jnp.float32, spread=True)
+
+
+def with_bias(programs: tuple[Program, Program] | None) -> tuple[Program, Program]:
+    """The programs for a bias that is their first number, added before the others have a say."""
+    if programs is None:
+        return _add_bias, _add_bias
+    forward, backward = programs
+    return functools.partial(_add_bias_first, forward), functools.partial(_add_bias_first, backward)
+
+
+def _add_bias(numbers, score, q_index, k_index) -> Array:
+    return score + numbers[0]
+
+
+def _add_bias_first(program: Program, numbers, score, q_index, k_index) -> Array:
+    return program(numbers[1:], score + numbers[0], q_index, k_index)
 
 
 def refusal(score_mod: ScoreMod, b: int, h: int) -> str | None:

@@ -33,7 +33,7 @@ from jattn.attention.tiling import visits
 def query_gradient(
     plan: Plan, x: Floats, rest: Rest, d_out: Array, row: Array, d_total: Array
 ) -> tuple[Array, list[Array]]:
-    """Gradients of queries `[b, t, h, d]`, and of each learned number for each query `[b, h, t]`.
+    """Gradients of queries `[b, t, h, d]`, and `[b, h, t]` of numbers not of keys.
 
     Args:
         plan: the plan.
@@ -50,7 +50,7 @@ def query_gradient(
     t, s = blocks * tile.rows, -(-plan.s // tile.columns) * tile.columns
     keys, query, d_out = prepare_keys(plan, x, s), padded(x.query, t), padded(d_out, t)
     tables = visits(masking(plan, rest, (tile.rows, tile.columns))[1])
-    learned = sum(plan.learned)
+    wanted = plan.wanted(x, along_keys=False)
 
     sizes = (WARPGROUP_ROWS, tile.columns)
     cut = functools.partial(line, lengths=(t, s), blocks=sizes, turned=False)
@@ -86,7 +86,7 @@ def query_gradient(
                 score = product(queries, upright(key), tile.columns)
                 leaves = read(edges, refs[1], j, shape) if masked else None
                 _, pull = weigh_again(
-                    plan, score, spread(row, shape), read(numbers, refs[0], j, shape),
+                    plan, score, spread(row, shape), read(numbers, refs[0], j, shape), wanted,
                     starts=(own * WARPGROUP_ROWS, j * tile.columns), turned=False,
                     bad=leaves.pop(0) if leaves and plan.hides else None, leaves=leaves,
                 )  # fmt: skip
@@ -98,7 +98,7 @@ def query_gradient(
                 return [old + new.sum(1) for old, new in zip(carry, d_values, strict=True)]
 
             def loops(sums):
-                carry = [jnp.zeros((WARPGROUP_ROWS,))] * learned
+                carry = [jnp.zeros((WARPGROUP_ROWS,))] * len(wanted)
                 for masked, start, stop in ((False, 0, full[i]), (True, full[i], visited[i])):
                     body = functools.partial(step, sums, masked)
                     carry = jax.lax.fori_loop(start, stop, body, carry)
@@ -110,7 +110,7 @@ def query_gradient(
                 sums_ref.at[group, n][...] = value
             plgpu.commit_smem()
             plgpu.copy_smem_to_gmem(queries, d_query.at[batch, rows, head])
-            for n in range(learned):
+            for n in range(len(wanted)):
                 plgpu.copy_smem_to_gmem(sums_ref.at[group, n], d_numbers.at[n, batch, head, rows])
             plgpu.wait_smem_to_gmem(0)
 
@@ -130,7 +130,7 @@ def query_gradient(
 
     operands = [[y.array for y in lines] for lines in (numbers, edges, rows_of)]
     rows = (tile.groups, WARPGROUP_ROWS)
-    slots = max(learned, 1)  # No array is empty.
+    slots = max(len(wanted), 1)  # No array is empty.
     d_query, d_numbers = plgpu.kernel(
         kernel,
         out_type=(
@@ -153,5 +153,5 @@ def query_gradient(
         compiler_params=PARAMETERS,
         interpret=plan.interpret,
     )(tuple(map(jnp.asarray, tables)), query, d_out, keys, operands)  # fmt: skip
-    d_numbers = [d_numbers[n, :, :, : plan.t] for n in range(learned)]
+    d_numbers = [d_numbers[n, :, :, : plan.t] for n in range(len(wanted))]
     return d_query[:, : plan.t, :, : x.query.shape[3]], d_numbers

@@ -82,8 +82,9 @@ def modify(
 
 
 def weigh_again(
-    plan: Plan, score: Array, row: Array, numbers: Sequence[Array], **rest: Any
-) -> tuple[Array, Callable]:
+    plan: Plan, score: Array, row: Array, numbers: Sequence[Array], wanted: Sequence[int],
+    **rest: Any,
+) -> tuple[Array, Callable]:  # fmt: skip
     """The weights of a tile once more, for the backward pass.
 
     Args:
@@ -91,23 +92,23 @@ def weigh_again(
         score: the products of queries and keys.
         row: log-sum-exp of each query, over the tile.
         numbers: those of the score program, over the tile.
+        wanted: which of them have their gradients worked out here.
         rest: for `modify`.
 
     Returns:
         The weights, and the function that turns their gradient into those of the products and of
-        the learned numbers.
+        the wanted numbers.
     """
-    split = [n for n, learn in enumerate(plan.learned) if learn]
     program = plan.programs[1] if plan.programs else None
 
     def weigh(score, learned):
         values = list(numbers)
-        for n, value in zip(split, learned, strict=True):
+        for n, value in zip(wanted, learned, strict=True):
             values[n] = value
         score = modify(plan, program, score, numbers=values, scale=plan.scale, **rest)
         return jnp.exp(score - row)
 
-    return jax.vjp(weigh, score, [numbers[n] for n in split])
+    return jax.vjp(weigh, score, [numbers[n] for n in wanted])
 
 
 def finite_row(row: Array) -> Array:
