@@ -54,8 +54,8 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
     sinks = [] if x.sink is None else [cut(x.sink[..., None])]
 
     def kernel(tables, query, keys: Any, refs, out, lse, scratch):
-        query_ref, stream_k, stream_v, weights_ref, lse_ref, arrived, *own = scratch
-        out_ref = own[0] if own else query_ref
+        query_ref, stream_k, stream_v, weights_ref, lse_ref, arrived, *other = scratch
+        out_ref = other[0] if other else query_ref
         head, i, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
         order, full, visited = tables
 
@@ -93,8 +93,8 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
                 value = stream_v.take(n)
                 mixed = [
                     old * spread(shrink, old.shape)
-                    + product(weights, value.at[:, pl.ds(n * part, part)], part)
-                    for n, old in enumerate(mixed)
+                    + product(weights, value.at[:, pl.ds(column, part)], part)
+                    for column, old in zip(range(0, e, part), mixed, strict=True)
                 ]
                 stream_v.release(n)
                 return new, total * shrink + weight.sum(1), mixed
@@ -113,9 +113,9 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             safe = jnp.where(total == 0, 1.0, total)
             row = finite_row(largest) * unit + jnp.log(safe)
             lse_ref.at[group][...] = jnp.where(total == 0, -jnp.inf, row)
-            for n, columns in enumerate(mixed):
-                place = out_ref.at[group, :, pl.ds(n * part, part)]
-                place[...] = (columns / spread(safe, columns.shape)).astype(plan.dtype)
+            for column, values in zip(range(0, e, part), mixed, strict=True):
+                place = out_ref.at[group, :, pl.ds(column, part)]
+                place[...] = (values / spread(safe, values.shape)).astype(plan.dtype)
             plgpu.commit_smem()
             plgpu.copy_smem_to_gmem(out_ref.at[group], out.at[batch, rows, head])
             plgpu.copy_smem_to_gmem(lse_ref.at[group], lse.at[batch, head, rows])
