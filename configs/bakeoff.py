@@ -60,7 +60,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.vocabulary = 32
     config.pairs = 4
     # Training: Adam with a warm-up over a tenth of the steps, then a cosine.
-    config.steps = 300
+    config.steps = 400
     config.batch_size = 16
     config.learning_rate = 3e-3
     config.seeds = 3
@@ -76,7 +76,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     # Study "images": sets of digits, cut into patches with sides of so many pixels.
     config.images = ml_collections.ConfigDict(
         dict(datasets=("digits", "mnist"), variants=("full", "no MLP", "symmetric"))
-        | dict(patch=dict(digits=2, mnist=7), dim=32, heads=4, layers=2, steps=700)
+        | dict(patch=dict(digits=2, mnist=7), dim=32, heads=4, layers=2, epochs=30)
         | dict(batch_size=64, learning_rate=3e-3)
     )
     config.parallel = parallel_config()
@@ -85,7 +85,6 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset in ("full", "paper"):
         config.study = ",".join(STUDIES)
         config.images.variants = ("full", "no MLP", "symmetric", "collapsed", "no values")
-        config.images.steps = 2_000
         config.mechanisms = "all"
         config.steps = 2_000
         config.dim = 64

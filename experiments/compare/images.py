@@ -76,19 +76,20 @@ def _trained(run: Run, config, name: str, found: Images, variant: str) -> dict[s
         logits = model.module(params)(batch[0])
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
+    steps = max(at.epochs * len(pixels) // at.batch_size, 2)
     label_of_fit = f"images_{name}_{variant.replace(' ', '_')}"
     params = fit(
         model.init,
         loss,
         sample,
-        optimizer(at),
+        optimizer(at.learning_rate, steps),
         run=run,
         name=label_of_fit,
         seeds=config.seeds,
-        steps=at.steps,
+        steps=steps,
         batch_size=at.batch_size,
         seed=config.seed,
-        log_every=max(at.steps // 20, 1),
+        log_every=max(steps // 20, 1),
     ).params
 
     def tested():

@@ -105,7 +105,7 @@ def _trained(run: Run, config, name: str) -> dict[str, np.ndarray]:
         model.init,
         lambda params, batch: cross_entropy(model, params, batch),
         sample,
-        optimizer(at),
+        optimizer(at.learning_rate, at.steps),
         run=run,
         name=label_of_fit,
         seeds=at.seeds,

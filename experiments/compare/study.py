@@ -144,10 +144,9 @@ def _reach(task: Task, config) -> int:
     return task.length * max(config.stretches) if task.name == "text" else task.length
 
 
-def optimizer(config) -> optax.GradientTransformation:
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, max(config.steps // 10, 1), config.steps
-    )
+def optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam, warmed up over a tenth of the steps and then falling along a cosine."""
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(steps // 10, 1), steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
 
 
@@ -156,7 +155,7 @@ def _train(run: Run, config, entry: str, model: Model, task: Task) -> Any:
         model.init,
         lambda params, batch: cross_entropy(model, params, batch),
         task.sample,
-        optimizer(config),
+        optimizer(config.learning_rate, config.steps),
         run=run,
         name=f"{entry.replace(':', '_')}_{task.name}",
         seeds=config.seeds,

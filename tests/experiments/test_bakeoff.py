@@ -109,7 +109,7 @@ def test_the_weight_of_the_first_token_is_that_of_softmax():
 @pytest.mark.slow
 def test_images(tmp_path):
     sizes = dict(datasets=("digits",), variants=("full", "symmetric"), dim=8, heads=2)
-    sizes |= dict(steps=2, batch_size=60)
+    sizes |= dict(epochs=1, batch_size=720)
     config = toy(study="images", images=sizes)
     with Run.open(tmp_path, config, name="toy") as run:
         claims = {claim.id: claim for claim in run_experiment(config, run)}
