@@ -24,6 +24,7 @@ REGISTERED = (
     "pavlovian",
     "dynamical_systems",
     "attention_methods",
+    "bakeoff",
 )
 
 ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")
