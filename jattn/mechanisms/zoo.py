@@ -6,8 +6,10 @@ import inspect
 from jattn.mechanisms.channel import gated_mlp, step_attention
 from jattn.mechanisms.linear import (
     delta_rule,
+    flow_attention,
     gated_delta_rule,
     gated_linear_attention,
+    hedgehog,
     linear_attention,
     retention,
     taylor_attention,
@@ -44,10 +46,12 @@ MEMBERS: tuple[Mechanism, ...] = (
     delta_rule.MECHANISM,
     differential_attention.MECHANISM,
     diffqkv_attention.MECHANISM,
+    flow_attention.MECHANISM,
     gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
     gated_linear_attention.MECHANISM,
     gated_mlp.MECHANISM,
+    hedgehog.MECHANISM,
     key_only_attention.MECHANISM,
     linear_attention.MECHANISM,
     grouped_differential_attention.MECHANISM,
