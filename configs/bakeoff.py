@@ -67,7 +67,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.seed = 0
     # Test sequences a seed, and the multiples of the text's length they are read at.
     config.test_size = 128
-    config.stretches = (1, 2, 4, 8, 16)
+    config.stretches = (1, 4, 16)
     # Study "sinks": bigrams in which three triggers repeat the token before them.
     config.sinks = ml_collections.ConfigDict(
         dict(vocabulary=33, triggers=3, length=48, dim=64, heads=2, layers=2, steps=1_200)
@@ -86,6 +86,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.study = ",".join(STUDIES)
         config.images.variants = ("full", "no MLP", "symmetric", "collapsed", "no values")
         config.mechanisms = "all"
+        config.stretches = (1, 2, 4, 8, 16)
         config.steps = 2_000
         config.dim = 64
         config.length = 64

@@ -5,13 +5,15 @@
 Prints what each program needs of every chip: bytes of arguments (parameters and the optimizer's
 state among them), outputs and temporaries, against the chip's memory; FLOPs; collectives. Nothing
 is run, so an experiment whose next program depends on results stops there. Fields of the config
-are set as for the experiment itself: --config.batch_size=512. Needs libtpu: pip install
+are set as for the experiment itself: --config.batch_size=512. With --cycles also the estimated
+cycles (static) of each Pallas kernel, all programs together. Needs libtpu: pip install
 'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
 """
 
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,15 +30,19 @@ from jax.experimental import topologies
 from ml_collections import config_flags
 
 from jattn.training import Parallel, Run, UsageError
-from jattn.training.planning import Enough, Planner, Program
+from jattn.training.planning import Enough, Planner, Program, estimated_cycles
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config, FILE[:preset].")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and grid, e.g. v5e:16x16 or v5p:2x2x4.")
 STRATEGY = flags.DEFINE_enum("strategy", "jit", ("jit", "shard_map"), "parallel.strategy.")
 PROGRAMS = flags.DEFINE_integer("programs", 3, "Programs to compile at most.")
+ESTIMATE = flags.DEFINE_bool("cycles", False, "Estimate cycles of kernels; compiles longer.")
 flags.mark_flags_as_required(["config", "topology"])
 
 GIB = 2**30
+KERNELS = ("attend_", "recur_", "decode")
+# Where libtpu leaves its estimates, which it is told before it is loaded: in a process of its own.
+DUMP = "--xla_jf_dump_static_llo_profile_to="
 # Memory of a chip, GiB (of a device, where a chip shows as two).
 MEMORY = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32, "tpu7x": 96}
 
@@ -110,8 +116,30 @@ def _size(count: float) -> str:
     return f"{count:.4g} GiB"
 
 
+def with_cycles(arguments: list[str]) -> int:
+    """Runs the same command with libtpu's estimates on, and prints those of kernels."""
+    own = [argument for argument in arguments if argument.lstrip("-") != "cycles"]
+    command = [sys.executable, "-m", "experiments.aot", *own]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = os.environ | {"LIBTPU_INIT_ARGS": DUMP + folder}
+        done = subprocess.run(command, env=settings, check=False, capture_output=True, text=True)
+        found = estimated_cycles(folder)
+    if done.returncode < 0:  # The estimator does not know every program, and ends the process.
+        print("no estimated cycles: libtpu's estimator cannot read these programs")
+        return subprocess.run(command, check=False).returncode
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+    kernels = {name: cycles for name, cycles in found.items() if name.startswith(KERNELS)}
+    print("estimated cycles (static):" if kernels else "no Pallas kernel in these programs")
+    for kernel, cycles in sorted(kernels.items()):
+        print(f"    {kernel:28} {cycles:>12,}")
+    return done.returncode
+
+
 def main(_: list[str]) -> None:
     """The command line; see the module's docstring."""
+    if ESTIMATE.value:
+        sys.exit(with_cycles(sys.argv[1:]))
     flag = flags.FLAGS["config"]
     path = config_flags.get_config_filename(flag)
     try:

@@ -9,16 +9,15 @@ the change of layout; jax's takes `[b, h, t, d]`, and has the better of two size
 """
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 from absl import app, flags
 
+from jattn.training.planning import estimated_cycles
+
 CHIPS = flags.DEFINE_list("chips", ["v5e", "v6e"], "Chips to compile for.")
-CYCLES = re.compile(r"estimated_cycles:\s*(\d+)")
 
 PREAMBLE = """
 import sys, numpy as np, jax, jax.numpy as jnp
@@ -73,13 +72,9 @@ def cycles(script: str, *arguments: object) -> tuple[int, int]:
             capture_output=True,
             timeout=300,
         )
-        kernels = total = 0
-        for path in Path(folder).rglob("*"):
-            if path.is_file():
-                found = sum(int(n) for n in CYCLES.findall(path.read_text(errors="ignore")))
-                total += found
-                kernels += found if path.name.startswith("attend_") else 0
-    return kernels, total
+        found = estimated_cycles(folder)
+    kernels = sum(n for name, n in found.items() if name.startswith("attend_"))
+    return kernels, sum(found.values())
 
 
 def main(_: list[str]) -> None:

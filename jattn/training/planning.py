@@ -7,6 +7,7 @@ give zeros of the right shapes.
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ COLLECTIVE = re.compile(
     r"= (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
     r"collective-permute)(?:-start)?\("
 )
+CYCLES = re.compile(r"estimated_cycles:\s*(\d+)")
 SHAPE = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d+)?\[(?P<sizes>[\d,]*)\]")
 
 
@@ -37,8 +39,8 @@ class Program(NamedTuple):
     collectives: dict[str, tuple[int, int]]
 
 
-class Enough(Exception):
-    """The planner has seen as many programs as it wanted."""
+class Enough(BaseException):
+    """The planner has seen as many programs as it wanted; not an error for anyone to handle."""
 
 
 class Planner:
@@ -94,6 +96,35 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
             numbers = [int(n) for n in shape["sizes"].split(",") if n]
             size[found["kind"]] += int(np.prod(numbers)) * max(int(shape["bits"] or 8) // 8, 1)
     return {kind: (count[kind], size[kind]) for kind in count}
+
+
+def estimated_cycles(folder: str | Path) -> dict[str, int]:
+    """Cycles of every part of the programs compiled for TPUs, by what libtpu left in a folder.
+
+    libtpu leaves them where `LIBTPU_INIT_ARGS=--xla_jf_dump_static_llo_profile_to=FOLDER` says.
+    They are estimates from the final schedule, not times.
+
+    Args:
+        folder: where it is.
+
+    Returns:
+        `{name of the kernel or fusion: cycles}`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = "cost { estimated_cycles: 5 } cost { estimated_cycles: 7 }"
+        ...     name = "attend_forward.1_TPU v5 lite_static_llo_profile.textproto"
+        ...     _ = (Path(folder) / name).write_text(text)
+        ...     estimated_cycles(folder)
+        {'attend_forward.1': 12}
+    """
+    found: Counter = Counter()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            numbers = CYCLES.findall(path.read_text(errors="ignore"))
+            found[path.name.split("_TPU")[0]] += sum(int(n) for n in numbers)
+    return dict(found)
 
 
 def zeros(tree: Any) -> Any:

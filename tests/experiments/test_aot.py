@@ -49,6 +49,17 @@ def test_paper_presets_compile_for_pods(name, topology, strategy):
         assert "all-reduce" in done.stdout
 
 
+@pytest.mark.slow
+def test_cycles_are_estimated_or_said_not_to_be():
+    done = aot(
+        "--config=configs/dynamical_systems.py:paper", "--topology=v5e:2x2", "--programs=1",
+        "--cycles",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "of memory" in done.stdout
+    assert "estimated cycles" in done.stdout or "no Pallas kernel" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("topology", "message"),
     [
