@@ -82,9 +82,7 @@ def reweighted_softplus_attention(
         return jnp.where(kept, power * jnp.log(jnp.where(kept, above, 1)), -jnp.inf)
 
     # EPS joins the sum of B.
-    out = attend(
-        query, key, value, mask=mask, score_mod=log_weight, scale=1.0, sink=math.log(EPS)
-    )
+    out = attend(query, key, value, mask=mask, score_mod=log_weight, scale=1.0, sink=math.log(EPS))
     return out.astype(value.dtype)
 
 
