@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.compare.models import Model, as_functions
 from experiments.compare.study import optimizer
+from experiments.functional import Model, as_functions
 from experiments.plots import COLORS, label, panels
 from jattn.nn import VisionTransformer, VisionTransformerConfig
 from jattn.tasks.images import Images, images

@@ -1,46 +1,18 @@
 """One decoder for all mechanisms, with the same number of parameters, as pure functions."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 import jattn
 from experiments.compare.tasks import Example
-from jattn.nn import Transformer, TransformerConfig
+from experiments.functional import Model, cross_entropy, decoder
+from jattn.nn import TransformerConfig
 
 REFERENCE = "softmax_attention"
-
-
-class Model(NamedTuple):
-    """A model.
-
-    Attributes:
-        init: `(key) -> params`, a list of arrays.
-        module: `(params) -> ` the Flax module.
-        parameters: how many numbers the parameters are.
-    """
-
-    init: Callable[[jax.Array], list[jax.Array]]
-    module: Callable[[list[jax.Array]], Any]
-    parameters: int
-
-
-def as_functions(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
-    """A Flax module as pure functions of its parameters."""
-    definition, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)
-    shapes, structure = jax.tree.flatten(state)
-
-    def init(key):
-        return jax.tree.leaves(nnx.split(make(nnx.Rngs(params=key)), nnx.Param)[1])
-
-    def module(params):
-        return nnx.merge(definition, jax.tree.unflatten(structure, params))
-
-    return Model(init, module, sum(leaf.size for leaf in shapes))
 
 
 def matched_model(
@@ -86,19 +58,17 @@ def _model(
         positions="rotary" if can_rotate and config.positions == "rotary" else "none",
         max_length=length,
     )
-    return as_functions(lambda rngs: Transformer(settings, rngs=rngs))
+    return decoder(settings)
 
 
-def cross_entropy(model: Model, params: Any, batch: Example) -> jax.Array:
+def mean_loss(model: Model, params: Any, batch: Example) -> jax.Array:
     """Mean of -log p(target) over what counts, in nats."""
-    log_p = jax.nn.log_softmax(model.module(params)(batch.tokens))
-    found = jnp.take_along_axis(log_p, batch.targets[..., None], -1)[..., 0]
-    return -(found * batch.counts).sum() / jnp.maximum(batch.counts.sum(), 1)
+    return cross_entropy(model.module(params)(batch.tokens), batch.targets, batch.counts)
 
 
 def quality(model: Model, measure: str, params: Any, batch: Example) -> jax.Array:
     """Bits a token, or the share of right answers."""
     if measure == "bits":
-        return cross_entropy(model, params, batch) / jnp.log(2.0)
+        return mean_loss(model, params, batch) / jnp.log(2.0)
     right = model.module(params)(batch.tokens).argmax(-1) == batch.targets
     return (right & batch.counts).sum() / batch.counts.sum()

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.compare.models import Model, as_functions, cross_entropy
+from experiments.compare.models import mean_loss
 from experiments.compare.study import optimizer
 from experiments.compare.tasks import Example
+from experiments.functional import Model, decoder
 from experiments.plots import COLORS, label, panels
 from jattn.attention import attend, masks
 from jattn.attention.positions import rotary
 from jattn.mechanisms.projections import linear, qkv
-from jattn.nn import Transformer, TransformerConfig
+from jattn.nn import TransformerConfig
 from jattn.tasks.backcopy import backcopy, bigrams
 from jattn.training import Claim, Run, fit
 
@@ -87,7 +88,7 @@ def _model(config, name: str) -> Model:
         mechanisms=VARIANTS[name],
         positions="rotary",
     )
-    return as_functions(lambda rngs: Transformer(settings, rngs=rngs))
+    return decoder(settings)
 
 
 def _trained(run: Run, config, name: str) -> dict[str, np.ndarray]:
@@ -103,7 +104,7 @@ def _trained(run: Run, config, name: str) -> dict[str, np.ndarray]:
     label_of_fit = f"sinks_{name.replace(' ', '_')}"
     params = fit(
         model.init,
-        lambda params, batch: cross_entropy(model, params, batch),
+        lambda params, batch: mean_loss(model, params, batch),
         sample,
         optimizer(at.learning_rate, at.steps),
         run=run,
@@ -131,7 +132,7 @@ def _trained(run: Run, config, name: str) -> dict[str, np.ndarray]:
                 if "output_gate" in weights:
                     gates.append(jax.nn.sigmoid(linear(here, weights["output_gate"])).mean())
                 x = block(x)
-            return cross_entropy(model, params, batch), jnp.stack(sinks), jnp.array(gates)
+            return mean_loss(model, params, batch), jnp.stack(sinks), jnp.array(gates)
 
         each = [measure([p[i] for p in params]) for i in range(at.seeds)]
         return {

@@ -11,8 +11,9 @@ import optax
 
 import jattn
 from configs.bakeoff import TASKS
-from experiments.compare.models import Model, cross_entropy, matched_model, quality
+from experiments.compare.models import matched_model, mean_loss, quality
 from experiments.compare.tasks import Example, Task, make_task
+from experiments.functional import Model
 from jattn.training import Interrupted, Run, UsageError, fit
 
 
@@ -153,7 +154,7 @@ def optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
 def _train(run: Run, config, entry: str, model: Model, task: Task) -> Any:
     return fit(
         model.init,
-        lambda params, batch: cross_entropy(model, params, batch),
+        lambda params, batch: mean_loss(model, params, batch),
         task.sample,
         optimizer(config.learning_rate, config.steps),
         run=run,
@@ -189,7 +190,7 @@ def _cost(config, model: Model, task: Task) -> dict[str, float]:
     keys = jax.random.split(jax.random.key(0), config.batch_size)
     batch: Example = jax.vmap(task.sample)(keys)
     params = model.init(jax.random.key(0))
-    step = jax.value_and_grad(lambda p, b: cross_entropy(model, p, b))
+    step = jax.value_and_grad(lambda p, b: mean_loss(model, p, b))
     compiled = jax.jit(step).lower(params, batch).compile()
     analysis = compiled.cost_analysis() or {}
     times = []

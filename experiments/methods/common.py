@@ -1,48 +1,12 @@
-"""What the parts share: decoders as pure functions of a list of arrays, and their training."""
+"""How the parts train."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from flax import nnx
 
-from jattn.nn import Transformer, TransformerConfig
 from jattn.training import FitResult, Run, fit
-
-
-class Decoder(NamedTuple):
-    """A transformer.
-
-    Attributes:
-        init: `(key) -> params`, a list of arrays.
-        model: `(params) -> Transformer`.
-    """
-
-    init: Callable[[jax.Array], list[jax.Array]]
-    model: Callable[[list[jax.Array]], Transformer]
-
-
-def decoder(settings: TransformerConfig) -> Decoder:
-    """A transformer as pure functions; two that have the same arrays can share their params."""
-    abstract = nnx.eval_shape(lambda: Transformer(settings, rngs=nnx.Rngs(0)))
-    definition, state = nnx.split(abstract, nnx.Param)
-    structure = jax.tree.structure(state)
-
-    def init(key):
-        model = Transformer(settings, rngs=nnx.Rngs(params=key))
-        return jax.tree.leaves(nnx.split(model, nnx.Param)[1])
-
-    return Decoder(
-        init, lambda params: nnx.merge(definition, jax.tree.unflatten(structure, params))
-    )
-
-
-def cross_entropy(logits: jax.Array, targets: jax.Array, counts: jax.Array) -> jax.Array:
-    """Mean of -log p(target) over what counts, in nats."""
-    found = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return (found * counts).sum() / jnp.maximum(counts.sum(), 1)
 
 
 def train(

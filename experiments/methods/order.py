@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.methods.common import Decoder, cross_entropy, decoder, train
+from experiments.functional import Model, cross_entropy, decoder
+from experiments.methods.common import train
 from experiments.plots import COLORS, label, panels
 from jattn.nn import TransformerConfig
 from jattn.training import Claim, Run, UsageError
@@ -50,7 +51,7 @@ def order(run: Run, config) -> list[Claim]:
     )
 
     def loss(params, tokens):
-        logits = plain.model(params)(tokens[:, :-1])[:, _first(part) :: FACT]
+        logits = plain.module(params)(tokens[:, :-1])[:, _first(part) :: FACT]
         answers = tokens[:, _first(part) + 1 :: FACT]
         return cross_entropy(logits, answers, jnp.ones(answers.shape))
 
@@ -114,7 +115,7 @@ def _test_questions(part, seed: int) -> Questions:
     return jax.jit(jax.vmap(one))(keys)
 
 
-def _measure(part, plain: Decoder, without_order: Decoder, params, seed: int):
+def _measure(part, plain: Model, without_order: Model, params, seed: int):
     """Logits of the values, `[seeds, questions, orders, values]`, by model and kind of question."""
     asked = _test_questions(part, seed)
     orders = jnp.asarray(list(itertools.permutations(range(part.facts))))
@@ -131,7 +132,7 @@ def _measure(part, plain: Decoder, without_order: Decoder, params, seed: int):
             @jax.jit
             def answer(params, tokens, made=made):
                 flat = tokens.reshape(-1, tokens.shape[-1])
-                logits = jax.lax.map(lambda p: made.model(p)(flat)[:, -1], params)
+                logits = jax.lax.map(lambda p: made.module(p)(flat)[:, -1], params)
                 return logits.reshape(-1, *tokens.shape[:2], logits.shape[-1])
 
             found[f"{name}_{kind}"] = answer(params, tokens)[..., 1 + part.key_words :]

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.methods.common import Decoder, cross_entropy, decoder, train
+from experiments.functional import Model, cross_entropy, decoder
+from experiments.methods.common import train
 from experiments.plots import COLORS, label, panels
 from jattn.lens.pattern_swap import attention_patterns, with_patterns
 from jattn.nn import TransformerConfig
@@ -55,7 +56,7 @@ def _with_heads(run: Run, config, heads: int, draw, batch) -> dict[str, np.ndarr
 
     def loss(params, batch):
         tokens = batch.tokens
-        logits = made.model(params)(tokens[:, :-1])
+        logits = made.module(params)(tokens[:, :-1])
         return cross_entropy(logits, tokens[:, 1:], jnp.ones(tokens[:, 1:].shape))
 
     result = train(
@@ -75,7 +76,7 @@ def _with_heads(run: Run, config, heads: int, draw, batch) -> dict[str, np.ndarr
     )
 
 
-def _measure(made: Decoder, settings: TransformerConfig, arrays, batch) -> dict[str, jax.Array]:
+def _measure(made: Model, settings: TransformerConfig, arrays, batch) -> dict[str, jax.Array]:
     """Shares of the copies that are right; arrays are `[moments, seeds, ...]`."""
     last, seeds = len(arrays[0]) - 1, arrays[0].shape[1]
     tokens, asked = batch.tokens[:, :-1], batch.copied[:, 1:]
@@ -85,12 +86,12 @@ def _measure(made: Decoder, settings: TransformerConfig, arrays, batch) -> dict[
 
     @jax.jit
     def patterns_of(params, tokens):
-        return attention_patterns(made.model(params), settings, tokens)
+        return attention_patterns(made.module(params), settings, tokens)
 
     @jax.jit
     def swapped(params, patterns):
         """Accuracy at every mix, and what the whole swap changes in the logits."""
-        model = made.model(params)
+        model = made.module(params)
         mixed = lambda mix: with_patterns(model, settings, tokens, patterns, mix=mix)
         whole = jnp.abs(mixed(1.0) - model(tokens)).max()
         return jax.lax.map(lambda mix: right(mixed(mix)), jnp.asarray(MIXES)), whole

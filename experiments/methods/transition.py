@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.methods.common import cross_entropy
+from experiments.functional import cross_entropy
 from experiments.plots import COLORS, label, panels
 from jattn.mechanisms.combinators import mix
 from jattn.mechanisms.softmax.window_query_attention import make_layer
