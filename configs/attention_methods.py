@@ -4,7 +4,7 @@
         --workdir=runs/attention_methods
 
 Presets (time on 2 CPU cores):
-    small   every part with a few seeds: 3 minutes.
+    small   every part with a few seeds: about 4 minutes.
     full    more seeds and longer training.
     paper   full with 8 seeds or more: the papers' models are far larger.
 """

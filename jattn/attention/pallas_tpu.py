@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
+from jattn.attention import score_programs
 from jattn.attention.blocks import Blocks
 from jattn.attention.case import Case
-from jattn.attention.tpu import score_programs
 from jattn.attention.tpu.backward import backward
 from jattn.attention.tpu.forward import forward
 from jattn.attention.tpu.plan import Floats, Plan, Rest, Tile

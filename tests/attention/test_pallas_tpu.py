@@ -8,7 +8,7 @@ import pytest
 from jattn import attend, masks
 from jattn.attention import explain, scores
 from jattn.attention.blocks import Blocks
-from jattn.attention.tpu.score_programs import split
+from jattn.attention.score_programs import split
 from tests import tpu_compile
 from tests.attention import test_attend as shared
 from tests.attention.conftest import SMALL

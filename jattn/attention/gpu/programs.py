@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jattn.attention.gpu.plan import Program
+from jattn.attention.score_programs import ScoreProgram, nested, split
 from jattn.attention.scores import ScoreMod
-from jattn.attention.tpu.score_programs import ScoreProgram, nested, split
 
 # What Mosaic lowers for tiles in a GPU kernel, of what is elementwise.
 ELEMENTWISE = {
