@@ -48,11 +48,41 @@ def qkvo_init(
     }
 
 
+class Convolved(NamedTuple):
+    """Weights of a linear map and, on what it gives, of a causal convolution of each channel.
+
+    Attributes:
+        weight: `[inputs, outputs]`.
+        taps: one filter a channel, the last tap for the current token, `[width, outputs]`.
+        past: the width - 1 tokens before the first one; None where there are none.
+    """
+
+    weight: Float[Array, "inputs outputs"]
+    taps: Float[Array, "width outputs"]
+    past: Float[Array, "b before inputs"] | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """That of the weights."""
+        return self.weight.dtype
+
+
 def linear(
-    x: Float[Array, "*batch inputs"], weights: Float[Array, "inputs outputs"]
+    x: Float[Array, "*batch inputs"], weights: Float[Array, "inputs outputs"] | Convolved
 ) -> Float[Array, "*batch outputs"]:
-    """`x W`, in x's dtype."""
-    return x @ weights.astype(x.dtype)
+    """`x W`, in x's dtype; `Convolved` weights are for `[b, t, inputs]` or one token a row."""
+    if not isinstance(weights, Convolved):
+        return x @ weights.astype(x.dtype)
+    if x.ndim == 2:  # one token
+        return linear(x[:, None], weights)[:, 0]
+    before = len(weights.taps) - 1
+    if weights.past is None:
+        padded = jnp.pad(x, ((0, 0), (before, 0), (0, 0)))
+    else:
+        padded = jnp.concatenate([weights.past.astype(x.dtype), x], axis=1)
+    y = padded @ weights.weight.astype(x.dtype)
+    taps = weights.taps.astype(x.dtype)
+    return sum(y[:, tap : tap + x.shape[1]] * taps[tap] for tap in range(before + 1))
 
 
 def split_heads(x: Float[Array, "*batch hd"], heads: int) -> Float[Array, "*batch h d"]:
@@ -66,7 +96,7 @@ def merge_heads(x: Float[Array, "*batch h d"]) -> Float[Array, "*batch hd"]:
 
 
 def qkv(
-    params: dict[str, Array],
+    params: dict[str, Any],
     x: Float[Array, "b t m"],
     context: Float[Array, "b s m"],
     heads: int,
@@ -81,7 +111,7 @@ def qkv(
 
 
 def project_out(
-    params: dict[str, Array], merged: Float[Array, "*batch he"]
+    params: dict[str, Any], merged: Float[Array, "*batch he"]
 ) -> Float[Array, "*batch m"]:
     """Merged heads projected back to the model dimension.
 
@@ -91,7 +121,7 @@ def project_out(
     return linear(merged, params["output"]) if "output" in params else merged
 
 
-def output(params: dict[str, Array], mixed: Float[Array, "*batch h e"]) -> Float[Array, "*batch m"]:
+def output(params: dict[str, Any], mixed: Float[Array, "*batch h e"]) -> Float[Array, "*batch m"]:
     """Heads merged and projected back to the model dimension; see `project_out`."""
     return project_out(params, merge_heads(mixed))
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_choice, check_shape
 from jattn.mechanisms import zoo
+from jattn.mechanisms.combinators import short_convolution
 from jattn.nn.blocks import Block
 from jattn.nn.mixer import Mixer
 
@@ -33,6 +34,8 @@ class TransformerConfig:
             `(name, options)`.
         causal: a decoder (True) or an encoder.
         mlp_ratio: inner dimension of the MLPs over m; 0 leaves them out.
+        short_convolution: tokens that filters on queries, keys and values see (causal; see
+            `jattn.mechanisms.combinators.short_convolution`); 0 leaves them out.
         positions: `"none"`, `"learned"` (added to embeddings), or `"rotary"` (in those mechanisms
             that have the option `rotary`; at least one must).
         max_length: tokens that learned positions reach to; unused by the others.
@@ -56,6 +59,7 @@ class TransformerConfig:
     mechanisms: Layer | Sequence[Layer] = "softmax_attention"
     causal: bool = True
     mlp_ratio: float = 4.0
+    short_convolution: int = 0
     positions: str = "learned"
     max_length: int = 1024
     tie_embeddings: bool = True
@@ -67,6 +71,11 @@ class TransformerConfig:
                 raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
         if self.mlp_ratio < 0:
             raise ValueError(f"mlp_ratio: expected at least 0, got {self.mlp_ratio}")
+        if self.short_convolution < 0 or (self.short_convolution and not self.causal):
+            raise ValueError(
+                "short_convolution: expected a width of at least 1 in a causal model, or 0, got "
+                f"{self.short_convolution}"
+            )
         check_choice("positions", self.positions, POSITIONS)
         check_choice("dtype", self.dtype, DTYPES)
         per_layer = self.per_layer()
@@ -167,7 +176,10 @@ class Transformer(nnx.Module):
         self.places = nnx.Embed(config.max_length, dim, dtype=dtype, rngs=rngs) if learned else None
         blocks = []
         for name, options in config.per_layer():
-            mixer = Mixer(name, rngs=rngs, **options)
+            pair = zoo.make(name, **options)
+            if config.short_convolution:
+                pair = short_convolution(pair, width=config.short_convolution)
+            mixer = Mixer(pair, rngs=rngs)
             blocks.append(Block(mixer, dim, config.mlp_ratio, dtype=dtype, rngs=rngs))
         self.blocks = nnx.List(blocks)
         self.norm = nnx.RMSNorm(dim, dtype=dtype, rngs=rngs)

@@ -1,0 +1,78 @@
+"""Short convolutions on queries, keys and values, against the convolution written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jattn.mechanisms import zoo
+from jattn.mechanisms.combinators import short_convolution
+from jattn.mechanisms.linear.linear_attention import linear_attention
+from jattn.mechanisms.projections import Convolved, linear
+from jattn.nn import TransformerConfig
+
+DIM, HEADS, LENGTH = 8, 2, 6
+
+
+def tokens(seed=1):
+    return jax.random.normal(jax.random.key(seed), (2, LENGTH, DIM))
+
+
+def convolved(x, weights):
+    """`sum_w taps[-1 - w] * y[t - w]`, token by token."""
+    y = np.asarray(x) @ np.asarray(weights.weight)
+    taps = np.asarray(weights.taps)
+    out = np.zeros_like(y)
+    for t in range(LENGTH):
+        for back in range(min(len(taps), t + 1)):
+            out[:, t] += taps[-1 - back] * y[:, t - back]
+    return out
+
+
+def test_projections_are_convolved():
+    mixer = short_convolution(zoo.make("linear_attention", dim=DIM, heads=HEADS, causal=True))
+    params, x = mixer.init(jax.random.key(0)), tokens()
+    query, key, value = (
+        jnp.asarray(convolved(x, params[name])).reshape(2, LENGTH, HEADS, -1)
+        for name in ("query", "key", "value")
+    )
+    mixed = linear_attention(query, key, value, causal=True).reshape(2, LENGTH, -1)
+    np.testing.assert_allclose(mixer.apply(params, x), mixed @ params["output"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gated_delta_rule", "hedgehog", "softmax_attention"])
+def test_steps_are_the_sequence(name):
+    mixer = short_convolution(zoo.make(name, dim=DIM, heads=HEADS, causal=True), width=3)
+    params, x = mixer.init(jax.random.key(0)), tokens()
+    assert mixer.init_state and mixer.step
+    state, step, out = mixer.init_state(params, 2, LENGTH), jax.jit(mixer.step), []
+    for t in range(LENGTH):
+        y, state = step(params, x[:, t], state)
+        out.append(y)
+    np.testing.assert_allclose(jnp.stack(out, 1), mixer.apply(params, x), atol=1e-5)
+
+
+def test_the_current_tap_alone_changes_nothing():
+    inner = zoo.make("retention", dim=DIM, heads=HEADS, causal=True)
+    mixer, x = short_convolution(inner), tokens()
+    params = dict(mixer.init(jax.random.key(0)))
+    plain = dict(params)
+    for name in ("query", "key", "value"):
+        only_now = jnp.zeros_like(params[name].taps).at[-1].set(1.0)
+        plain[name] = params[name].weight
+        params[name] = params[name]._replace(taps=only_now)
+    np.testing.assert_allclose(mixer.apply(params, x), inner.apply(plain, x), atol=1e-6)
+
+
+def test_nothing_is_seen_ahead():
+    weights = Convolved(jnp.eye(DIM), jax.random.normal(jax.random.key(0), (4, DIM)))
+    x = tokens()
+    changed = linear(x.at[:, 3].add(1.0), weights) - linear(x, weights)
+    assert not changed[:, :3].any() and changed[:, 3:].any(axis=(0, 2)).all()
+
+
+def test_what_cannot_be(plain_checks):
+    with pytest.raises(ValueError, match="width: expected at least 1"):
+        short_convolution(zoo.make("retention", dim=8, heads=2, causal=True), width=0)
+    with pytest.raises(ValueError, match="short_convolution: expected a width"):
+        TransformerConfig(vocab_size=8, dim=8, heads=2, causal=False, short_convolution=4)
