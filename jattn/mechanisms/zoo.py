@@ -12,6 +12,8 @@ from jattn.mechanisms.linear import (
     hedgehog,
     linear_attention,
     retention,
+    softmax_rnn,
+    softmax_variants,
     taylor_attention,
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
@@ -66,6 +68,8 @@ MEMBERS: tuple[Mechanism, ...] = (
     reweighted_softplus_attention.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
+    softmax_rnn.MECHANISM,
+    softmax_variants.MECHANISM,
     softplus_attention.MECHANISM,
     step_attention.MECHANISM,
     taylor_attention.MECHANISM,

@@ -1,0 +1,237 @@
+"""Softmax attention as recurrent networks, up to an order (arXiv 2507.23632).
+
+    exp(s) = sum_n s^n / n!,   (q . k)^n = <q^(x n), k^(x n)>
+    H^n_t = H^n_{t-1} + phi_n(k_t) v_t^T,   o_t = sum_{n<=N} phi_n(q_t)^T H^n_t / g_t
+
+One recurrence an order, with all products of n channels as features; g_t is the same read of values
+that are always 1, or the length of the vector (`normalizer="l2"`). Order 0 is a running sum of the
+values, order 1 linear attention without a feature map, all orders together softmax attention.
+
+Distinctive: linear cost at any order, for a state of (d + N choose N) rows a head: products differ
+in the channels they are of, not in their sequence, so order 2 has d (d + 1) / 2 features, not d^2.
+
+Limits: N = 2 is `taylor_attention`; small scores give softmax attention, which order N is away from
+by |s|^(N+1) max(1, e^s) / (N+1)! in each weight. Odd orders may give negative weights, which
+no sum divides safely: they need the length.
+"""
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jattn.checks import check_choice
+from jattn.mechanisms import projections as p
+from jattn.mechanisms.linear.linear_attention import linear_attention
+from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.softmax.softplus_attention import unit
+
+NORMALIZERS = ("sum", "l2")
+
+
+@functools.cache
+def _products(size: int, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each product of `order` channels, in rising sequence, by the product of one channel fewer.
+
+    Returns:
+        Index of that product among those of one order less, the channel that joins it, and the
+        weight: the root of how often the product occurs among all d^n, over the root of n!.
+    """
+    chosen = list(itertools.combinations_with_replacement(range(size), order))
+    before = itertools.combinations_with_replacement(range(size), order - 1)
+    place = {product: i for i, product in enumerate(before)}
+    weight = [math.prod(math.factorial(c.count(i)) for i in set(c)) ** -0.5 for c in chosen]
+    return (
+        np.array([place[c[:-1]] for c in chosen], np.int32),
+        np.array([c[-1] for c in chosen], np.int32),
+        np.array(weight),
+    )
+
+
+def symmetric_taylor_features(
+    x: Float[Array, "*batch d"], order: int
+) -> list[Float[Array, "*batch n"]]:
+    """Features phi_0(x), ..., phi_N(x) with `phi_n(x) . phi_n(y) = (x . y)^n / n!`.
+
+    Args:
+        x: `[..., d]`.
+        order: N, 0 or more.
+
+    Returns:
+        N + 1 arrays, the n-th of `(d + n - 1 choose n)` features.
+
+    Raises:
+        ValueError: a negative order.
+
+    Reference:
+        arXiv 2507.23632.
+
+    Example:
+        >>> features = symmetric_taylor_features(jnp.array([1.0, 2.0, 0.0]), 2)
+        >>> [phi.size for phi in features], [round(float(phi @ phi), 3) for phi in features]
+        ([1, 3, 6], [1.0, 5.0, 12.5])
+    """
+    if order < 0:
+        raise ValueError(f"order: expected at least 0, got {order}")
+    product = jnp.ones_like(x[..., :1])
+    features = [product]
+    for n in range(1, order + 1):
+        before, channel, weight = _products(x.shape[-1], n)
+        product = product[..., before] * x[..., channel]
+        features.append(product * jnp.asarray(weight, x.dtype))
+    return features
+
+
+def taylor_rnn(
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b s g d"],
+    value: Float[Array, "b s g e"],
+    order: int,
+    *,
+    normalizer: str = "sum",
+    causal: bool = False,
+    mask: Bool[Array, "b s"] | None = None,
+    initial_state: Float[Array, "b h n k"] | None = None,
+    return_state: bool = False,
+) -> Any:  # One array, or with `return_state` a pair: see Returns.
+    """Attention with the exponential's Taylor polynomial, as a recurrence.
+
+    Args:
+        query: `[b, t, h, d]`.
+        key: `[b, s, g, d]`, g dividing h; s = t if `causal`.
+        value: `[b, s, g, e]`.
+        order: N; even for `"sum"`.
+        normalizer: what divides: the `"sum"` of weights, or the length of the read, `"l2"`.
+        causal: token t sees tokens <= t.
+        mask: True for real keys, `[b, s]`; None if all are.
+        initial_state: causal only; `[b, h, (d + N choose N), e]`, with `"sum"` e + 1 columns, the
+            last one for the weights.
+        return_state: causal only; return the state behind the last token, too.
+
+    Returns:
+        `[b, t, h, e]` in the query's dtype; with `return_state` the pair of it and the state.
+
+    Raises:
+        ValueError: an order or a normaliser that cannot be.
+
+    Reference:
+        arXiv 2507.23632.
+
+    Example:
+        >>> x = jnp.ones((1, 5, 2, 4))
+        >>> taylor_rnn(x, x, x, 4, causal=True).shape
+        (1, 5, 2, 4)
+    """
+    _check_order(order, normalizer)
+    dtype = query.dtype
+    wide = jnp.promote_types(dtype, jnp.float32)
+    # Half of 1 / sqrt(d) each.
+    scale = query.shape[-1] ** -0.25
+    query, key = (
+        jnp.concatenate(symmetric_taylor_features(x.astype(wide) * scale, order), -1)
+        for x in (query, key)
+    )
+    value = value.astype(wide)
+    if normalizer == "sum":  # The normaliser is one more value, which is always 1.
+        value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
+    read, state = linear_attention(
+        query,
+        key,
+        value,
+        feature_map="identity",
+        normalize=False,
+        causal=causal,
+        mask=mask,
+        initial_state=initial_state,
+        return_state=True,
+    )
+    if normalizer == "sum":
+        total = read[..., -1:]
+        out = read[..., :-1] / jnp.where(total == 0, 1, total)
+    else:
+        out = unit(read)
+    out = out.astype(dtype)
+    return (out, state) if return_state else out
+
+
+def _check_order(order: int, normalizer: str) -> None:
+    check_choice("normalizer", normalizer, NORMALIZERS)
+    if order < 0 or (normalizer == "sum" and order % 2):
+        even = "an even number" if normalizer == "sum" else "a number"
+        raise ValueError(f"order: expected {even} of 0 or more, got {order}")
+
+
+def make(
+    *, dim: int, heads: int, causal: bool = False, order: int = 2, normalizer: str = "sum"
+) -> Mixer:
+    """Softmax as recurrent networks up to an order, between projections.
+
+    Args:
+        dim: model dimension m.
+        heads: heads h, a divisor of m.
+        causal: token t sees tokens <= t; then there is no `context`.
+        order: N, as in `taylor_rnn`; cost and state grow as d^N / N!.
+        normalizer: as in `taylor_rnn`.
+
+    Returns:
+        A `Mixer`; its state is that of `taylor_rnn`.
+
+    Raises:
+        ValueError: an order, a normaliser or a size that cannot be.
+
+    Example:
+        >>> import jax
+        >>> mixer = make(dim=8, heads=2, causal=True)
+        >>> params = mixer.init(jax.random.key(0))
+        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        (1, 5, 8)
+    """
+    p.check_heads(dim, heads)
+    _check_order(order, normalizer)
+    size = dim // heads
+
+    def init(key):
+        return p.qkvo_init(key, dim, heads)
+
+    def mix(params, x, source, **options):
+        arrays = p.qkv(params, x, source, heads, heads)
+        return taylor_rnn(*arrays, order, normalizer=normalizer, causal=causal, **options)
+
+    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
+        if causal:
+            p.no_context("causal softmax_rnn", context)
+        source = p.check_tokens(dim, x, context, positions)
+        real = p.padding(mask, *source.shape[:2])
+        return p.output(params, mix(params, x, source, mask=real))
+
+    def init_state(params, batch_size, max_length):
+        features = math.comb(size + order, order)
+        shape = (batch_size, heads, features, size + (normalizer == "sum"))
+        return jnp.zeros(shape, params["value"].dtype)
+
+    def step(params, x, state):
+        x = x[:, None]
+        out, state = mix(params, x, x, initial_state=state, return_state=True)
+        return p.output(params, out)[:, 0], state
+
+    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+
+
+MECHANISM = Mechanism(
+    name="softmax_rnn",
+    title="Softmax attention as recurrent networks",
+    arxiv="2507.23632",
+    family="linear",
+    equation="o_t = sum_n phi_n(q_t)^T H^n_t / g_t, H^n_t = H^n_{t-1} + phi_n(k_t) v_t^T, n <= N",
+    core=taylor_rnn,
+    make=make,
+    causal=True,
+    bidirectional=True,
+    cross=True,
+    streaming=True,
+    cost="linear",
+)
