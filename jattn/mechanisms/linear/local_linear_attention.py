@@ -212,8 +212,8 @@ def conjugate_gradients(
 
 
 def eliminate(
-    matrix: Float[Array, "b t h d d"], target: Float[Array, "b t h d"]
-) -> Float[Array, "b t h d"]:
+    matrix: Float[Array, "*batch d d"], target: Float[Array, "*batch d"]
+) -> Float[Array, "*batch d"]:
     """Solves many positive definite systems by Gauss and Jordan's elimination, without pivots.
 
     Plain array operations, which every backend has; LAPACK's loop over a batch is none of them.
@@ -265,7 +265,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     check_choice("solver", solver, SOLVERS)
