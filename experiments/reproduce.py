@@ -23,6 +23,7 @@ REGISTERED = (
     "random_feature_attention",
     "pavlovian",
     "dynamical_systems",
+    "softmax_as_rnn",
     "attention_methods",
     "bakeoff",
 )

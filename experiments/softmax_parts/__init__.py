@@ -1,0 +1,1 @@
+"""The studies of experiments/softmax_as_rnn.py."""
