@@ -19,6 +19,7 @@ from jattn.mechanisms.linear import (
     taylor_attention,
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.memory import titans_mac, titans_mag, titans_mal, titans_memory
 from jattn.mechanisms.softmax import (
     affine_attention,
     curved_attention,
@@ -79,6 +80,10 @@ MEMBERS: tuple[Mechanism, ...] = (
     taylor_attention.MECHANISM,
     window_query_attention.MECHANISM,
 )
+    titans_mac.MECHANISM,
+    titans_mag.MECHANISM,
+    titans_mal.MECHANISM,
+    titans_memory.MECHANISM,
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
 

@@ -1,0 +1,383 @@
+"""Titans' memory: a network that learns at test time, with momentum and forgetting.
+
+Paper: Titans, arXiv 2501.00663.
+
+    S_t = eta_t S_{t-1} - theta_t grad |M_{t-1}(k_t) - v_t|^2
+    M_t = (1 - a_t) M_{t-1} + S_t,        y_t = M_t(q_t)
+
+`neural_memory` computes it in blocks, `memory_step` token by token; `linear_memory` does with
+matrix products what a memory that is a matrix needs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jattn.checks import check_choice, check_shape
+from jattn.mechanisms.memory.inner_loop import (
+    BLOCK,
+    decayed_sums,
+    over_blocks,
+    per_head,
+    token_gradients,
+    transfer,
+)
+from jattn.recurrence import recur
+
+READS = ("inclusive", "completed")
+Network = Callable[[Any, Array], Array]
+
+
+def squared_slope(error: Array, inputs: Any = None) -> Array:
+    """Derivative of |e|^2."""
+    return 2 * error
+
+
+class MemoryState(NamedTuple):
+    """A memory between two tokens; its size does not grow with them.
+
+    Attributes:
+        weights: M, after the last whole update.
+        momentum: S, likewise.
+        pending: sum of -theta times gradient of the tokens of an update that is not whole yet.
+        anchor: the weights at which gradients are taken.
+        count: how many tokens.
+    """
+
+    weights: Any
+    momentum: Any
+    pending: Any
+    anchor: Any
+    count: Int[Array, ""]
+
+
+def start(params0: Any) -> MemoryState:
+    """The state of a memory, or of a tree of them, before the first token."""
+    zeros = jax.tree.map(jnp.zeros_like, params0)
+    return MemoryState(params0, zeros, zeros, params0, jnp.zeros((), jnp.int32))
+
+
+def _pick(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def memory_step(
+    state: MemoryState,
+    query: Float[Array, " d"],
+    key: Float[Array, " d"],
+    value: Float[Array, " e"],
+    step_size: Float[Array, ""],
+    forget: Float[Array, ""],
+    momentum: Float[Array, ""],
+    *,
+    apply_fn: Network,
+    chunk: int = 1,
+    refresh: int | None = 1,
+    read: str = "inclusive",
+) -> tuple[MemoryState, Float[Array, " e"]]:
+    """One token of one memory: the definition of `neural_memory`, and its streaming form.
+
+    Args: as `neural_memory`, of one token.
+
+    Returns:
+        The next state, and what is read.
+
+    Example:
+        >>> state = start(jnp.zeros((2, 2)))
+        >>> e, half, zero = jnp.array([1.0, 0.0]), jnp.array(0.5), jnp.array(0.0)
+        >>> product = lambda w, x: x @ w
+        >>> memory_step(state, e, e, 3 * e, half, zero, zero, apply_fn=product)[1].tolist()
+        [3.0, 0.0]
+    """
+    gradient = token_gradients(apply_fn, state.anchor, key[None], value[None], squared_slope, None)
+    pending = jax.tree.map(lambda x, g: x - step_size * g[0], state.pending, gradient)
+    surprise = jax.tree.map(lambda s, x: momentum * s + x, state.momentum, pending)
+    moved = jax.tree.map(lambda w, s: (1 - forget) * w + s, state.weights, surprise)
+    count = state.count + 1
+    whole = count % chunk == 0
+    weights = _pick(whole, moved, state.weights)
+    out = apply_fn(moved if read == "inclusive" else weights, query)
+    anchor = state.anchor if refresh is None else _pick(count % refresh == 0, weights, state.anchor)
+    return MemoryState(
+        weights,
+        _pick(whole, surprise, state.momentum),
+        _pick(whole, jax.tree.map(jnp.zeros_like, pending), pending),
+        anchor,
+        count,
+    ), out
+
+
+def neural_memory(
+    params0: Any,
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b t h d"],
+    value: Float[Array, "b t h e"],
+    step_size: Float[Array, "b t h"],
+    forget: Float[Array, "b n h"],
+    momentum: Float[Array, "b n h"],
+    *,
+    apply_fn: Network,
+    chunk: int = 1,
+    refresh: int | None = 1,
+    read: str = "inclusive",
+    initial: tuple[Any, Any] | None = None,
+) -> tuple[Float[Array, "b t h e"], Any, Any]:
+    """A memory that learns while it reads, any network, many tokens at a time.
+
+    With updates of `chunk` tokens each, numbered u, and M° the weights at the last multiple of
+    `refresh` tokens,
+
+        S_u = eta_u S_{u-1} - sum_{t in u} theta_t grad |M°(k_t) - v_t|^2
+        M_u = (1 - a_u) M_{u-1} + S_u
+
+    and token t reads with what M is if its update ends with it (`"inclusive"`), or with M of the
+    updates that are whole, its own if it is the last of it (`"completed"`). `chunk=1, refresh=1`
+    is the exact recurrence; a larger `refresh` is the paper's parallel form.
+
+    Args:
+        params0: M_0, leaves `[h, ...]`: a network for each head.
+        query: `[b, t, h, d]`.
+        key: `[b, t, h, d]`; of unit norm, for the step sizes to mean the same at all tokens.
+        value: `[b, t, h, e]`.
+        step_size: theta >= 0, `[b, t, h]`. Half of it, for keys of unit norm and a linear memory,
+            stores the value whole.
+        forget: a in [0, 1], one an update, `[b, n, h]`, n = t / chunk rounded up.
+        momentum: eta in [0, 1), likewise.
+        apply_fn: `(params, x [d]) -> y [e]`.
+        chunk: tokens an update.
+        refresh: tokens that share one gradient point, a multiple of chunk; None: the gradient
+            stays at params0.
+        read: `"inclusive"` or `"completed"`.
+        initial: M and S to go on from, leaves `[b, h, ...]`, after tokens whose number is a
+            multiple of chunk and refresh; default params0 and zeros.
+
+    Returns:
+        Reads `[b, t, h, e]` in the query's dtype, and M and S after the last whole update, leaves
+        `[b, h, ...]`, float32 at least.
+
+    Raises:
+        ValueError: shapes or numbers that do not fit.
+
+    Reference:
+        arXiv 2501.00663, section 3.
+
+    Example:
+        >>> from jattn.mechanisms.memory.networks import network, network_init
+        >>> params0 = jax.vmap(lambda k: network_init(k, 4))(jax.random.split(jax.random.key(0), 2))
+        >>> x, rate = jax.random.normal(jax.random.key(1), (1, 9, 2, 4)), jnp.full((1, 9, 2), 0.1)
+        >>> out, weights, surprise = neural_memory(
+        ...     params0, x, x, x, rate, rate, rate, apply_fn=network, refresh=4)
+        >>> out.shape, weights["gain"].shape
+        ((1, 9, 2, 4), (1, 2, 4))
+    """
+    sizes = _check(query, key, value, step_size)
+    if chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
+    if refresh is not None and (refresh < 1 or refresh % chunk):
+        raise ValueError(f"refresh: expected None or a multiple of chunk={chunk}, got {refresh}")
+    check_choice("read", read, READS)
+    updates = {**sizes, "n": -(-sizes["t"] // chunk)}
+    check_shape("forget", forget, "b n h", updates)
+    check_shape("momentum", momentum, "b n h", updates)
+    dtype, arrays = _widen(query, key, value, step_size, forget, momentum)
+    params0, (weights, surprise) = _initial(params0, initial, sizes["b"], arrays[0].dtype)
+
+    size = (BLOCK // chunk or 1) * chunk
+    if refresh is not None:
+        size = chunk * max(n for n in range(1, size // chunk + 1) if refresh % (n * chunk) == 0)
+
+    def sequence(params0, weights, surprise, query, key, value, step_size, forget, momentum):
+        fresh = jnp.zeros(sizes["t"], bool)
+        if refresh is not None:
+            fresh = jnp.arange(sizes["t"]) % refresh == 0
+        repeat = lambda x: jnp.repeat(x, chunk, 0, total_repeat_length=updates["n"] * chunk)
+        tokens = (query, key, value, step_size)
+        rates = tuple(repeat(x)[: sizes["t"]] for x in (forget, momentum))
+
+        def block(carry, inputs):
+            weights, surprise, anchor = carry
+            (query, key, value, step_size), (forget, momentum), fresh = inputs
+            anchor = weights if size == refresh else _pick(fresh[0], weights, anchor)
+            gradients = token_gradients(apply_fn, anchor, key, value, squared_slope, None)
+            pushes = jax.tree.map(lambda g: -_times(step_size, g), gradients)
+            weights, surprise, seen = _advance(
+                weights, surprise, pushes, 1 - forget, momentum, chunk, read
+            )
+            return (weights, surprise, anchor), jax.vmap(apply_fn)(seen, query)
+
+        (weights, surprise, _), out = over_blocks(
+            block, (weights, surprise, params0), (tokens, rates, fresh), size, sizes["t"]
+        )
+        return (weights, surprise), out
+
+    (weights, surprise), out = per_head(sequence, shared=(0, 1, 2))(
+        params0, weights, surprise, *arrays
+    )
+    return out.astype(dtype), weights, surprise
+
+
+def _advance(weights, surprise, pushes, keep, momentum, chunk, read):
+    """M and S after a block's updates, and the weights that each token reads with."""
+    tokens = len(keep)
+    keep, momentum = keep[::chunk], momentum[::chunk]
+    whole = tokens // chunk  # a last update may be short of tokens, and is then not carried out
+    if chunk == 1:
+        groups = pushes
+    else:
+        spare = -tokens % chunk
+        pad = lambda x: jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1))
+        grouped = jax.tree.map(lambda x: pad(x).reshape(-1, chunk, *x.shape[1:]), pushes)
+        groups = jax.tree.map(lambda x: x.sum(1), grouped)
+    momenta = decayed_sums(momentum, groups, surprise)
+    stages = decayed_sums(keep, momenta, weights)
+    prepend = lambda one, many: jnp.concatenate([one[None], many])
+    momenta = jax.tree.map(prepend, surprise, momenta)
+    stages = jax.tree.map(prepend, weights, stages)
+    last = tuple(jax.tree.map(lambda x: x[whole], tree) for tree in (stages, momenta))
+    if chunk == 1:
+        seen = jax.tree.map(lambda x: x[1:], stages)
+    elif read == "completed":
+        index = (jnp.arange(tokens) + 1) // chunk
+        seen = jax.tree.map(lambda x: x[index], stages)
+    else:
+
+        def partial(stage, moment, pushed):
+            sums = jnp.cumsum(pushed, 1)
+            entering = _times(keep, stage[:-1]) + _times(momentum, moment[:-1])
+            return (entering[:, None] + sums).reshape(-1, *stage.shape[1:])[:tokens]
+
+        seen = jax.tree.map(partial, stages, momenta, grouped)
+    return *last, seen
+
+
+def _times(factor: Array, x: Array) -> Array:
+    """A factor a token, times arrays with further axes."""
+    return factor.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+def linear_memory(
+    params0: Float[Array, "h d e"],
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b t h d"],
+    value: Float[Array, "b t h e"],
+    step_size: Float[Array, "b t h"] | Float[Array, "b t h e"],
+    forget: Float[Array, "b t h"],
+    momentum: Float[Array, "b t h"] | None = None,
+    *,
+    refresh: int = 1,
+    slope: Callable[[Array, Any], Array] = squared_slope,
+    slope_inputs: Any = None,
+    initial: tuple[Any, Any] | None = None,
+) -> tuple[Float[Array, "b t h e"], Float[Array, "b h d e"], Float[Array, "b h d e"]]:
+    """`neural_memory` of a matrix, M(x) = x M, in closed form: no weights a token.
+
+    In a chunk that M and S enter, with u_i = -theta_i slope(M^T k_i - v_i),
+
+        y_t = A_t M^T q_t + f_t S^T q_t + sum_{i<=t} G_ti (q_t.k_i) u_i,     G = A E
+
+    where A_ti and E_ti are the products of 1 - a and of eta from i + 1 to t, A_t = A_t0 (1 - a_1),
+    f = A e with e_t the product of eta up to t. `refresh=1` without momentum is a gated delta
+    rule, and is left to `jattn.recur`.
+
+    Args:
+        params0: M_0, `[h, d, e]`.
+        query: `[b, t, h, d]`.
+        key: `[b, t, h, d]`.
+        value: `[b, t, h, e]`.
+        step_size: theta, `[b, t, h]`, or one for each channel of the values `[b, t, h, e]`.
+        forget: a in [0, 1], `[b, t, h]`; below 1 without momentum.
+        momentum: eta in [0, 1); None leaves it out.
+        refresh: tokens a chunk, which share one gradient point.
+        slope: `(error, inputs) -> [..., e]`, the derivative of the loss in M^T k.
+        slope_inputs: what else it needs, leaves `[b, t, h, ...]`.
+        initial: M and S to go on from, `[b, h, d, e]`, at a chunk's border.
+
+    Returns:
+        Reads, M and S, as `neural_memory`.
+
+    Raises:
+        ValueError: shapes or numbers that do not fit.
+
+    Reference:
+        arXiv 2501.00663, section 3.2.
+
+    Example:
+        >>> x, rate = jax.random.normal(jax.random.key(1), (1, 9, 2, 4)), jnp.full((1, 9, 2), 0.1)
+        >>> linear_memory(jnp.zeros((2, 4, 4)), x, x, x, rate, rate, rate, refresh=4)[0].shape
+        (1, 9, 2, 4)
+    """
+    sizes = _check(query, key, value, step_size)
+    check_shape("params0", params0, "h d e", sizes)
+    check_shape("forget", forget, "b t h", sizes)
+    if refresh < 1:
+        raise ValueError(f"refresh: expected at least 1, got {refresh}")
+    if momentum is not None:
+        check_shape("momentum", momentum, "b t h", sizes)
+    dtype, arrays = _widen(query, key, value, step_size, forget, momentum)
+    query, key, value, step_size, forget, momentum = arrays
+    params0, (weights, surprise) = _initial(params0, initial, sizes["b"], query.dtype)
+    if refresh == 1 and momentum is None and slope is squared_slope and step_size.ndim == 3:
+        keep = 1 - forget
+        out, weights = recur(
+            query, key, keep[..., None] * value,
+            decay=jnp.log(keep), beta=2 * step_size / keep,
+            initial_state=weights, return_state=True,
+        )  # fmt: skip
+        return out.astype(dtype), weights, surprise
+
+    product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+    def block(carry, inputs):
+        weights, surprise = carry
+        query, key, value, step_size, forget, momentum, own = inputs
+        error = product(key, weights) - value
+        push = -step_size.reshape(len(error), -1) * slope(error, own)
+        keep = 1 - forget
+        share, rest = transfer(keep), jnp.cumprod(keep)
+        ends = rest[-1] * weights
+        out = rest[:, None] * product(query, weights)
+        if momentum is not None:
+            echo, fading = transfer(momentum), jnp.cumprod(momentum)
+            older = product(share, fading)
+            out += older[:, None] * product(query, surprise)
+            ends += older[-1] * surprise
+            share = product(share, echo)
+            surprise = fading[-1] * surprise + product((echo[-1][:, None] * key).T, push)
+        out += product(share * product(query, key.T), push)
+        return (ends + product((share[-1][:, None] * key).T, push), surprise), out
+
+    def sequence(weights, surprise, *inputs):
+        return over_blocks(block, (weights, surprise), inputs, refresh, sizes["t"])
+
+    (weights, surprise), out = per_head(sequence, shared=(0, 1))(
+        weights, surprise, *arrays, slope_inputs
+    )
+    return out.astype(dtype), weights, surprise
+
+
+def _check(query, key, value, step_size) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    check_shape("query", query, "b t h d", sizes)
+    check_shape("key", key, "b t h d", sizes)
+    check_shape("value", value, "b t h e", sizes)
+    check_shape("step_size", step_size, "b t h e" if step_size.ndim == 4 else "b t h", sizes)
+    return sizes
+
+
+def _widen(*arrays: Any) -> tuple[Any, list[Any]]:
+    """The first one's dtype, and all of them in float32 at least."""
+    wide = jnp.promote_types(arrays[0].dtype, jnp.float32)
+    return arrays[0].dtype, [None if x is None else x.astype(wide) for x in arrays]
+
+
+def _initial(params0, initial, batch, dtype):
+    """params0, and the pair to start from; leaves `[b, h, ...]`."""
+    spread = lambda x: jnp.broadcast_to(x.astype(dtype), (batch, *x.shape))
+    params0 = jax.tree.map(spread, params0)
+    if initial is None:
+        initial = params0, jax.tree.map(jnp.zeros_like, params0)
+    return params0, jax.tree.map(lambda x: x.astype(dtype), initial)
