@@ -23,9 +23,11 @@ REGISTERED = (
     "random_feature_attention",
     "pavlovian",
     "dynamical_systems",
+    "test_time_regression",
     "softmax_as_rnn",
     "attention_methods",
     "bakeoff",
+    "associative_recall",
 )
 
 ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")
