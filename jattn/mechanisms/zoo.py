@@ -6,6 +6,7 @@ import inspect
 from jattn.mechanisms.channel import gated_mlp, step_attention
 from jattn.mechanisms.linear import (
     delta_rule,
+    dydila,
     flow_attention,
     gated_delta_rule,
     gated_linear_attention,
@@ -18,8 +19,8 @@ from jattn.mechanisms.linear import (
     softmax_variants,
     taylor_attention,
 )
-from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.memory import titans_mac, titans_mag, titans_mal, titans_memory
+from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
     affine_attention,
     curved_attention,
@@ -51,6 +52,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     delta_rule.MECHANISM,
     differential_attention.MECHANISM,
     diffqkv_attention.MECHANISM,
+    dydila.MECHANISM,
     flow_attention.MECHANISM,
     gated_attention.MECHANISM,
     gated_delta_rule.MECHANISM,
@@ -78,12 +80,12 @@ MEMBERS: tuple[Mechanism, ...] = (
     softplus_attention.MECHANISM,
     step_attention.MECHANISM,
     taylor_attention.MECHANISM,
-    window_query_attention.MECHANISM,
-)
     titans_mac.MECHANISM,
     titans_mag.MECHANISM,
     titans_mal.MECHANISM,
     titans_memory.MECHANISM,
+    window_query_attention.MECHANISM,
+)
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
 
