@@ -1,5 +1,7 @@
 """What mechanisms share around their cores: projections, heads, padding, caches."""
 
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +84,8 @@ def linear(
         padded = jnp.concatenate([weights.past.astype(x.dtype), x], axis=1)
     y = padded @ weights.weight.astype(x.dtype)
     taps = weights.taps.astype(x.dtype)
-    return sum(y[:, tap : tap + x.shape[1]] * taps[tap] for tap in range(before + 1))
+    shifted = [y[:, tap : tap + x.shape[1]] * taps[tap] for tap in range(before + 1)]
+    return functools.reduce(operator.add, shifted)
 
 
 def split_heads(x: Float[Array, "*batch hd"], heads: int) -> Float[Array, "*batch h d"]:

@@ -1,0 +1,253 @@
+"""The same decoder with one mechanism after the other, trained on associative recall."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import jattn
+from experiments.functional import Model, decoder
+from experiments.recall import figures
+from jattn.nn import TransformerConfig
+from jattn.tasks.associative_recall import Recall, associative_recall
+from jattn.training import Claim, Run, UsageError, fit
+
+SOURCE = "arXiv 2402.04347, 2406.06484, 2312.04927"
+FAMILIES = ("linear", "memory")
+SOFTMAX, SUM, LOGS = "softmax_attention", "linear_attention", 20
+
+
+class Case(NamedTuple):
+    """What is trained on what."""
+
+    mechanism: str
+    dim: int
+    heads: int
+    length: int
+    pairs: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.mechanism}_d{self.dim}x{self.heads}_t{self.length}p{self.pairs}"
+
+
+class Outcome(NamedTuple):
+    """Accuracy `[seeds, logs]` of the best learning rate; numbers a layer keeps of a sequence."""
+
+    accuracy: np.ndarray
+    state: int
+
+    @property
+    def final(self) -> float:
+        return float(self.accuracy[:, -1].mean())
+
+
+def mechanisms(config) -> list[str]:
+    """Those asked for."""
+    if config.mechanisms != "all":
+        return [name.strip() for name in config.mechanisms.split(",")]
+    cards = [jattn.zoo.info(name) for name in jattn.zoo.names()]
+    return [SOFTMAX] + [card.name for card in cards if card.causal and card.family in FAMILIES]
+
+
+def check(config) -> None:
+    """Refuses settings that could not work, before anything is computed."""
+    for name in mechanisms(config):
+        try:
+            causal = jattn.zoo.info(name).causal
+        except ValueError as error:
+            raise UsageError(f"mechanisms: {error}") from None
+        if not causal:
+            raise UsageError(f"mechanisms: {name} has no causal form")
+    for field in ("tasks", "sizes", "learning_rates"):
+        if not config[field]:
+            raise UsageError(f"{field}: expected at least one, got none")
+    for length, pairs in config.tasks:
+        try:
+            associative_recall(config.vocabulary, length, pairs)
+        except ValueError as error:
+            raise UsageError(f"tasks: ({length}, {pairs}): {error}") from None
+    for case in cases(config):
+        try:
+            settings(config, case)
+        except ValueError as error:
+            raise UsageError(f"sizes: {case.mechanism}: {error}") from None
+
+
+def cases(config) -> list[Case]:
+    """Every mechanism at every size on every task."""
+    return [
+        Case(name, dim, heads, length, pairs)
+        for (length, pairs), (dim, heads), name in itertools.product(
+            config.tasks, config.sizes, mechanisms(config)
+        )
+    ]
+
+
+def settings(config, case: Case) -> TransformerConfig:
+    """The decoder. A recurrence knows the order of tokens; softmax has to be told their places."""
+    knows_order = jattn.zoo.info(case.mechanism).family in FAMILIES
+    return TransformerConfig(
+        vocab_size=config.vocabulary,
+        dim=case.dim,
+        heads=case.heads,
+        layers=config.layers,
+        mechanisms=case.mechanism,
+        mlp_ratio=config.mlp_ratio,
+        short_convolution=config.short_convolution,
+        positions="none" if knows_order else "learned",
+        max_length=case.length,
+        tie_embeddings=False,
+    )
+
+
+def state_size(case: Case) -> int:
+    """Numbers that one layer keeps of a sequence: a state, or keys and values of all tokens."""
+    mixer = jattn.zoo.make(case.mechanism, dim=case.dim, heads=case.heads, causal=True)
+    if mixer.init_state is None:
+        return 2 * case.length * case.dim
+    make_state = mixer.init_state
+    state = jax.eval_shape(
+        lambda key: make_state(mixer.init(key), 1, case.length), jax.random.key(0)
+    )
+    return sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim > 0)
+
+
+def at_queries(model: Model, params: Any, batch: Recall) -> jax.Array:
+    """Logits at the queries, `[b, pairs, vocabulary]`."""
+    logits = model.module(params)(batch.tokens)
+    return jax.numpy.take_along_axis(logits, batch.queries[..., None], axis=1)
+
+
+def train(run: Run, config, case: Case) -> Outcome:
+    """Trains one case at every learning rate, from all seeds."""
+    model = decoder(settings(config, case))
+    sample = associative_recall(config.vocabulary, case.length, case.pairs)
+    keys = jax.random.split(jax.random.key(config.seed + 1_000_000), config.test_size)
+    test = jax.vmap(sample)(keys)
+
+    def loss(params, batch):
+        logits = at_queries(model, params, batch)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.answers).mean()
+
+    def accuracy(params):
+        pieces = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), test)
+
+        def right(piece):
+            return (at_queries(model, params, piece).argmax(-1) == piece.answers).mean()
+
+        return {"accuracy": jax.lax.map(right, pieces).mean()}
+
+    tried = []
+    for rate in config.learning_rates:
+        schedule = optax.warmup_cosine_decay_schedule(0.0, rate, config.warm_up, config.steps)
+        adam = optax.adamw(schedule, weight_decay=config.weight_decay)
+        result = fit(
+            model.init,
+            loss,
+            sample,
+            optax.chain(optax.clip_by_global_norm(1.0), adam),
+            run=run,
+            name=f"{case.name}_{rate:g}",
+            seeds=config.seeds,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            seed=config.seed,  # all mechanisms meet the same data
+            log_every=max(1, config.steps // LOGS),
+            record=accuracy,
+        )
+        tried.append(result.history["accuracy"].T)
+    return Outcome(max(tried, key=lambda curve: curve[:, -1].mean()), state_size(case))
+
+
+def recall(run: Run, config) -> list[Claim]:
+    """Trains all cases; claims about what writes better and what a state can hold."""
+    found = {case: train(run, config, case) for case in cases(config)}
+    table = markdown(found)
+    (run.workdir / "recall.md").write_text(table)
+    for line in table.splitlines():
+        run.note(line)
+    steps = np.append(np.arange(0, config.steps, max(1, config.steps // LOGS)), config.steps)
+    first = {case: outcome for case, outcome in found.items() if _is_first(config, case)}
+    figures.over_steps(run, first, steps)
+    if len(config.sizes) > 1:
+        figures.over_state(run, found)
+    if len(config.tasks) > 1:
+        figures.over_pairs(run, found)
+    return _claims(config, found)
+
+
+def _is_first(config, case: Case) -> bool:
+    sizes, task = config.sizes[0], config.tasks[0]
+    return (case.dim, case.heads, case.length, case.pairs) == (*sizes, *task)
+
+
+def markdown(found: dict[Case, Outcome]) -> str:
+    """Accuracy of every case, in Markdown."""
+    lines = [
+        "| mechanism | pairs | length | dim | heads | state | accuracy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case, outcome in found.items():
+        each = ", ".join(f"{value:.3f}" for value in outcome.accuracy[:, -1])
+        lines.append(
+            f"| `{case.mechanism}` | {case.pairs} | {case.length} | {case.dim} | {case.heads} | "
+            f"{outcome.state:,} | {outcome.final:.3f} ({each}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# What is claimed of d = 16 and 16 pairs: mechanism, of which it is better, by how much.
+MARGINS = (("hedgehog", SUM, 0.2), ("delta_rule", SUM, 0.1))
+
+
+def _claims(config, found: dict[Case, Outcome]) -> list[Claim]:
+    claims = []
+    seeds = f"{config.seeds} seeds, {config.steps} steps"
+    for (length, pairs), (dim, heads) in itertools.product(config.tasks, config.sizes):
+        end = {
+            case.mechanism: outcome.final
+            for case, outcome in found.items()
+            if case[1:] == (dim, heads, length, pairs)
+        }
+        where = f"{pairs} pairs in {length} tokens, d = {dim}, {heads} heads; {seeds}"
+        suffix = f"p{pairs}-d{dim}x{heads}"
+        if SOFTMAX in end:
+            claims.append(
+                Claim(f"softmax-{suffix}", "softmax attention recalls all", SOURCE, 0.99,
+                      end[SOFTMAX], ">=", None, note=where)
+            )  # fmt: skip
+        if (dim, heads, pairs) != (16, 1, 16):
+            continue
+        for name, weaker, margin in MARGINS:
+            if name in end and weaker in end:
+                claims.append(
+                    Claim(f"{name}-{suffix}", f"{name} recalls more than {weaker} by {margin}",
+                          SOURCE, end[weaker] + margin, end[name], ">=", None,
+                          note=f"{weaker} {end[weaker]:.3f}; {where}")
+                )  # fmt: skip
+    return claims + _capacity(config, found)
+
+
+def _capacity(config, found: dict[Case, Outcome]) -> list[Claim]:
+    """A sum of writes holds about as many pairs as it has dimensions."""
+    claims = []
+    tasks = sorted(config.tasks, key=lambda task: task[1])
+    sizes = sorted((dim, heads) for dim, heads in config.sizes if heads == 1)
+    if SUM not in mechanisms(config):
+        return []
+    if len(tasks) > 1 and sizes:
+        few, many = (found[Case(SUM, *sizes[0], *task)].final for task in (tasks[0], tasks[-1]))
+        claims.append(
+            Claim("capacity-pairs", f"{SUM} recalls fewer of {tasks[-1][1]} pairs than of "
+                  f"{tasks[0][1]}, d = {sizes[0][0]}", SOURCE, few, many, "<", None)
+        )  # fmt: skip
+    if len(sizes) > 1:
+        small, large = (found[Case(SUM, *size, *tasks[-1])].final for size in (sizes[0], sizes[-1]))
+        claims.append(
+            Claim("capacity-state", f"{SUM} recalls more of {tasks[-1][1]} pairs with "
+                  f"d = {sizes[-1][0]} than with {sizes[0][0]}", SOURCE, small, large, ">", None)
+        )  # fmt: skip
+    return claims
