@@ -5,9 +5,9 @@
 
 The same small decoder is trained with one mechanism after the other on multi-query associative
 recall (arXiv 2312.04927): pairs of a key and a value, then the keys again, each of which asks for
-its value. Softmax keeps all tokens; a recurrence keeps a state of fixed size, and what it can recall
-depends on how it writes. Part "overwriting" needs no training: keys are written twice, and only the
-second value counts.
+its value. Softmax keeps all tokens; a recurrence keeps a state of fixed size, and what it can
+recall depends on how it writes. Part "overwriting" needs no training: keys are written twice, and
+only the second value counts.
 
 Presets (time on 2 CPU cores):
     small   four mechanisms, 16 pairs, d = 16, 2 seeds; overwriting: 3 minutes.

@@ -37,7 +37,7 @@ def over_steps(run, found, steps: np.ndarray) -> None:
     run.save_figure(
         figure,
         "over_steps",
-        f"Recall of {case.pairs} pairs in {case.length} tokens with d = {case.dim} during training. "
+        f"Recall of {case.pairs} pairs in {case.length} tokens during training, d = {case.dim}. "
         "Thin lines are seeds; the black line is a guess among the values of the sequence.",
     )
 

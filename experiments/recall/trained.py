@@ -80,9 +80,9 @@ def cases(config) -> list[Case]:
     """Every mechanism at every size on every task."""
     return [
         Case(name, dim, heads, length, pairs)
-        for (length, pairs), (dim, heads), name in itertools.product(
-            config.tasks, config.sizes, mechanisms(config)
-        )
+        for length, pairs in config.tasks
+        for dim, heads in config.sizes
+        for name in mechanisms(config)
     ]
 
 
