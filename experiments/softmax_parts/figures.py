@@ -15,7 +15,7 @@ SHORT = {
     "softmax_divS_gate": "exp / length, gate",
     "softmax_divS_norm": "exp / length, RMSNorm",
     "softmax_clamp_denom": "exp, sum of 1 at least",
-    "softmax_detach_denom": "the same, no gradient",
+    "softmax_detach_denom": "exp, sum without gradient",
     "gated_softmax": "two gates, LayerNorm",
     "gated_softmax_no_norm": "two gates / length",
     "linear_relu": "linear (relu)",
@@ -84,7 +84,7 @@ def loss_over_steps(run, curves, steps) -> None:
         figure,
         "loss_over_steps",
         "Loss on fresh sequences during training. Black: softmax. Green: its exponential with "
-        "another denominator; a norm does, the length alone does not. Blue: its first orders. "
+        "another denominator: a norm is as good, the length alone slow. Blue: its first orders. "
         "Orange: linear attention.",
     )
 
@@ -97,16 +97,16 @@ def loss_by_variant(run, curves, right) -> None:
     axis = axes[0, 0]
     for place, name in enumerate(names):
         losses = curves[name][:, -1]
-        axis.barh(place, losses.mean(), color=colors[name], alpha=0.45)
         axis.plot(losses, np.full(len(losses), place), "o", ms=3, color=colors[name])
-        at = losses.max() + 0.02 * max(curve[:, -1].max() for curve in curves.values())
-        axis.text(at, place, f"{right[name]:.0%}", fontsize=6, va="center")
+        axis.plot(losses.mean(), place, "|", ms=11, color=colors[name])
+        axis.text(1.15 * losses.max(), place, f"{right[name]:.0%}", fontsize=6, va="center")
+    axis.set_xscale("log")
     axis.set_yticks(range(len(names)), [short(name) for name in names], fontsize=7)
     axis.invert_yaxis()
     label(axis, "loss at the end (nats)", "")
     run.save_figure(
         figure,
         "loss_by_variant",
-        "What each part is worth: loss at the end of training, a dot a seed, and the share of "
-        "right answers. Colours as in the curves.",
+        "What each part is worth: loss at the end of training, a dot a seed, a bar the mean, and "
+        "the share of right answers. Colours as in the curves.",
     )
