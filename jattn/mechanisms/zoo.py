@@ -20,6 +20,7 @@ from jattn.mechanisms.linear import (
     taylor_attention,
 )
 from jattn.mechanisms.memory import titans_mac, titans_mag, titans_mal, titans_memory
+    consciousness_prior,
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
     affine_attention,
@@ -47,6 +48,7 @@ from jattn.mechanisms.softmax import (
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     affine_attention.MECHANISM,
+    consciousness_prior.MECHANISM,
     curved_attention.MECHANISM,
     decoupled_attention.MECHANISM,
     delta_rule.MECHANISM,
