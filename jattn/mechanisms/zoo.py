@@ -19,8 +19,13 @@ from jattn.mechanisms.linear import (
     softmax_variants,
     taylor_attention,
 )
-from jattn.mechanisms.memory import titans_mac, titans_mag, titans_mal, titans_memory
+from jattn.mechanisms.memory import (
     consciousness_prior,
+    titans_mac,
+    titans_mag,
+    titans_mal,
+    titans_memory,
+)
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
     affine_attention,

@@ -1,7 +1,7 @@
 """The consciousness prior: of all there is, a few elements are thought of, and only those are read.
 
-Paper: The Consciousness Prior, arXiv 1709.08568. It names functions and leaves their form open; here
-each has the smallest form that does what it should.
+Paper: The Consciousness Prior, arXiv 1709.08568. It names functions and leaves their form open;
+here each has the smallest form that does what it should.
 
     c_t = C(h_t, c_{t-1}, z_t)    the m elements of h_t highest in f.k_j / sqrt(d) + z_j
     V(h, c)                       whether a thought holds: h read at the thought's keys, against
