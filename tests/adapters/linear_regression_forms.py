@@ -80,7 +80,7 @@ def local_linear(case):
     outer = (lambda x: x) if heads else (lambda x: x[:, :, 0])
     scale, mask = options.get("qk_scale"), _visible(options)
     solved = {"scale": scale, "mask": mask, "solver": options.get("solver", "exact")}
-    solved["ridge"] = arrays.get("ridge_lambda", options.get("ridge_lambda", 0.1))
+    solved["ridge"] = jnp.asarray(arrays.get("ridge_lambda", options.get("ridge_lambda", 0.1)))
 
     def run(q, k, v):
         q, k, v = inner(q), inner(k), inner(v)
