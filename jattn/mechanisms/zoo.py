@@ -21,10 +21,13 @@ from jattn.mechanisms.linear import (
 )
 from jattn.mechanisms.memory import (
     consciousness_prior,
+    memora,
+    moneta,
     titans_mac,
     titans_mag,
     titans_mal,
     titans_memory,
+    yaad,
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax import (
@@ -71,8 +74,10 @@ MEMBERS: tuple[Mechanism, ...] = (
     local_linear_attention.MECHANISM,
     grouped_differential_attention.MECHANISM,
     hierarchical_attention.MECHANISM,
+    memora.MECHANISM,
     minimal_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
+    moneta.MECHANISM,
     parallax.MECHANISM,
     position_invariant.MECHANISM,
     probabilistic_attention.MECHANISM,
@@ -92,6 +97,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     titans_mal.MECHANISM,
     titans_memory.MECHANISM,
     window_query_attention.MECHANISM,
+    yaad.MECHANISM,
 )
 
 _BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
