@@ -5,6 +5,7 @@ import inspect
 
 from jattn.mechanisms.channel import gated_mlp, step_attention
 from jattn.mechanisms.linear import (
+    agent_attention,
     delta_rule,
     dydila,
     flow_attention,
@@ -23,6 +24,7 @@ from jattn.mechanisms.memory import (
     consciousness_prior,
     memora,
     moneta,
+    reaction_diffusion,
     titans_mac,
     titans_mag,
     titans_mal,
@@ -56,6 +58,7 @@ from jattn.mechanisms.softmax import (
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MEMBERS: tuple[Mechanism, ...] = (
     affine_attention.MECHANISM,
+    agent_attention.MECHANISM,
     consciousness_prior.MECHANISM,
     curved_attention.MECHANISM,
     decoupled_attention.MECHANISM,
@@ -81,6 +84,7 @@ MEMBERS: tuple[Mechanism, ...] = (
     parallax.MECHANISM,
     position_invariant.MECHANISM,
     probabilistic_attention.MECHANISM,
+    reaction_diffusion.MECHANISM,
     relative_attention.MECHANISM,
     retention.MECHANISM,
     reversed_attention.MECHANISM,
