@@ -28,6 +28,7 @@ REGISTERED = (
     "attention_methods",
     "bakeoff",
     "associative_recall",
+    "hedgehog_conversion",
 )
 
 ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")

@@ -44,7 +44,8 @@ class Mixer(nnx.Module):
         # The same pytree as the pair's, with a Param in place of every array.
         self.params = nnx.data(jax.tree.map(nnx.Param, self.pair.init(rngs.params())))
 
-    def _arrays(self) -> Any:
+    def arrays(self) -> Any:
+        """The parameters as the functions of the pair take them."""
         is_param = lambda node: isinstance(node, nnx.Param)
         return jax.tree.map(lambda param: param[...], self.params, is_leaf=is_param)
 
@@ -59,7 +60,7 @@ class Mixer(nnx.Module):
     ) -> Float[Array, "b t m"]:
         """Mixes a whole sequence; see `jattn.mechanisms.mixer.Mixer`."""
         return self.pair.apply(
-            self._arrays(), x, context=context, mask=mask, positions=positions, key=key
+            self.arrays(), x, context=context, mask=mask, positions=positions, key=key
         )
 
     def init_state(self, batch_size: int, max_length: int) -> Any:
@@ -70,7 +71,7 @@ class Mixer(nnx.Module):
         """
         if self.pair.init_state is None:
             raise ValueError(NO_STEP)
-        return self.pair.init_state(self._arrays(), batch_size, max_length)
+        return self.pair.init_state(self.arrays(), batch_size, max_length)
 
     def step(self, x: Float[Array, "b m"], state: Any) -> tuple[Float[Array, "b m"], Any]:
         """Mixes one token.
@@ -80,4 +81,4 @@ class Mixer(nnx.Module):
         """
         if self.pair.step is None:
             raise ValueError(NO_STEP)
-        return self.pair.step(self._arrays(), x, state)
+        return self.pair.step(self.arrays(), x, state)

@@ -65,7 +65,7 @@ def test_against_dense_weights(mix):
     mixed = own.at[:, 1].set((1 - mix) * own[:, 1] + mix * other[:, 1])
     x = MODEL.embed(TOKENS)
     block = MODEL.blocks[0]
-    params = block.mixer._arrays()
+    params = block.mixer.arrays()
     value = p.split_heads(block.mixer_norm(x) @ params["value"], 2)
     x = x + p.output(params, jnp.einsum("bhts,bshe->bthe", mixed, value))
     expected = MODEL.embed.attend(MODEL.norm(x))
@@ -103,7 +103,7 @@ def test_layers_and_heads_are_mapped():
     uniform = [Pattern(0 * pattern.query, 0 * pattern.key) for pattern in small]
     x = MODEL.embed(TOKENS)
     block = MODEL.blocks[0]
-    params = block.mixer._arrays()
+    params = block.mixer.arrays()
     value = p.split_heads(block.mixer_norm(x) @ params["value"], 2)
     mean = jnp.cumsum(value, 1) / jnp.arange(1, T + 1)[:, None, None]
     expected = MODEL.embed.attend(MODEL.norm(x + p.output(params, mean)))
