@@ -7,14 +7,15 @@ The settings, presets and expected times are in configs/test_time_regression.py.
 """
 
 from configs.test_time_regression import PARTS
-from experiments.regression import identities, interpolation, kernels, segments
-from jattn.tasks.piecewise_regression import piecewise_regression
+from experiments.regression import identities, interpolation, kernels, segments, stream
+from jattn.tasks.piecewise_regression import piecewise_regression, switching_stream
 from jattn.training import Claim, Run, UsageError, cli
 
 RUN = {
     "identities": identities.identities,
     "kernels": kernels.kernels,
     "segments": segments.segments,
+    "stream": stream.stream,
     "interpolation": interpolation.interpolation,
 }
 
@@ -34,6 +35,11 @@ def check(config) -> None:
         raise UsageError(
             f"kernels.pairs: expected two numbers above 1, got {tuple(config.kernels.pairs)}"
         )
+    if len(config.stream.spreads) != 2 or not config.stream.rates:
+        raise UsageError(
+            "stream: expected two spreads (apart, overlapping) and a rate, got "
+            f"{tuple(config.stream.spreads)} and {tuple(config.stream.rates)}"
+        )
     ridges = config.interpolation.ridges
     if sum(r <= 1e-2 for r in ridges) < 2 or sum(r >= 1e2 for r in ridges) < 2:
         raise UsageError(
@@ -44,6 +50,10 @@ def check(config) -> None:
         piecewise_regression(**config.task, most_segments=max(config.segments))
     except ValueError as error:
         raise UsageError(f"task.{error}") from None
+    try:
+        switching_stream(config.task.dim, config.stream.length, config.stream.segments)
+    except ValueError as error:
+        raise UsageError(f"stream.{error}") from None
 
 
 def run_experiment(config, run: Run) -> list[Claim]:

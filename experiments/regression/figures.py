@@ -159,3 +159,28 @@ def interpolation(run, scales, ridges, mean) -> None:
         "Two regions. Local linear attention lies between two limits: softmax for much ridge, "
         "ridge regression for flat scores. The best (star) is neither.",
     )
+
+
+def stream(run, sizes, curves, names) -> None:
+    """Error along the stream, mean over seeds and over the places near by."""
+    figure, axes = panels(1, len(curves), width=4.0, height=3.0, sharey=True)
+    window = max(1, sizes.length // 8)
+    for axis, (spread, best) in zip(axes[0], curves.items(), strict=True):
+        for name, color in zip(best, COLORS, strict=False):
+            whole = len(best[name]) // window * window
+            smooth = best[name][:whole].reshape(-1, window).mean(-1)
+            places = (np.arange(len(smooth)) + 0.5) * window
+            axis.plot(places, smooth, color=color, label=names[name])
+        for switch in range(1, sizes.segments):
+            axis.axvline(switch * sizes.length, color="black", linestyle="--", linewidth=0.5)
+        axis.set_yscale("log")
+        label(axis, "pairs seen", "squared error of the next" if axis is axes[0, 0] else "")
+        axis.set_title(f"spread of each segment's keys {spread:g}", fontsize=10)
+    axes[0, 1].get_legend().remove()
+    run.save_figure(
+        figure,
+        "stream",
+        "A law that switches (dashed). Where keys tell the segments apart, local linear attention "
+        "errs least: it reads the pairs that matter. Where they overlap, old pairs mislead "
+        "whatever keeps them, and the delta rule, which overwrites, is best.",
+    )

@@ -24,6 +24,8 @@ TOY = [
     "--config.ridges=(0.01,)",
     "--config.kernels.pairs=(16,64)",
     "--config.kernels.bandwidths=(0.05,0.1,0.2)",
+    "--config.stream.length=9",
+    "--config.stream.segments=2",
     "--config.interpolation.scales=(0.01,0.02,1.0,4.0)",
     "--config.interpolation.ridges=(0.001,0.01,1.0,100.0,1000.0)",
 ]
@@ -40,14 +42,14 @@ def test_claims_are_stated_and_the_exact_ones_hold_at_any_size(tmp_path):
     assert run(tmp_path) in (0, 3)
     claims = {claim["id"]: claim for claim in json.loads((tmp_path / "claims.json").read_text())}
     families = {f"R{i}" for i in range(1, 6)} | {f"K{i}" for i in range(1, 5)}
-    families |= {f"S{i}" for i in range(1, 6)} | {f"I{i}" for i in range(1, 5)}
+    families |= {"T1", "T2", "T3"} | {f"S{i}" for i in range(1, 6)} | {f"I{i}" for i in range(1, 5)}
     assert {name.split("-")[0] for name in claims} == families
     exact = [name for name in claims if name[:2] in ("R1", "R2", "R3", "R4", "R5", "K1", "K2")]
     assert all(claims[name]["holds"] for name in [*exact, "I1", "I2"])
     figures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert figures == {
         "bias_by_bandwidth", "error_by_pairs", "bias_and_variance",
-        "error_by_scale", "error_by_segments", "interpolation",
+        "error_by_scale", "error_by_segments", "stream", "interpolation",
     }  # fmt: skip
 
 
@@ -84,6 +86,8 @@ def test_weights_of_local_layers_sum_to_one_and_knobs_are_axes():
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"scales": (0.0, 1.0)}, "scales: expected positive numbers"),
         ({"task": {"pairs": 0}}, "task.pairs: expected at least 1, got 0"),
+        ({"stream": {"spreads": (1.0,)}}, "stream: expected two spreads"),
+        ({"stream": {"length": 0}}, "stream.length: expected at least 1, got 0"),
         ({"kernels": {"pairs": (64,)}}, "kernels.pairs: expected two numbers above 1"),
         ({"interpolation": {"ridges": (1.0,)}}, "interpolation.ridges: expected two of 0.01"),
     ],
