@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jattn.mechanisms.memory.grids import laplacian1d, laplacian2d
-from jattn.mechanisms.memory.reaction_diffusion import DILATIONS, reaction_diffusion, settle
+from jattn.mechanisms.memory.reaction_diffusion_layer import DILATIONS, reaction_diffusion, settle
 
 COEFFICIENT = 0.1  # of the one-dimensional operators, before the softplus
 

@@ -15,12 +15,12 @@ from jattn.mechanisms.memory.grids import (
     shifted,
     spread_weights,
 )
-from jattn.mechanisms.memory.reaction_diffusion import (
+from jattn.mechanisms.memory.reaction_diffusion_layer import (
     DILATIONS,
     reaction_diffusion_init,
     settle,
 )
-from jattn.mechanisms.memory.reaction_diffusion import reaction_diffusion as core
+from jattn.mechanisms.memory.reaction_diffusion_layer import reaction_diffusion as core
 
 B, N, C = 2, 16, 3
 START = float(np.log1p(np.exp(0.1)))  # a coefficient D at the start
