@@ -194,7 +194,8 @@ def test_recurrences_are_the_quadratic_form(case, order, normalizer, causal):
 def test_order_two_is_taylor_attention_with_fewer_features(case):
     close(rnn(*case, 2, causal=True), taylor_attention.taylor_attention(*case, causal=True), 1e-4)
     x, y = case[0], case[1]
-    features = [symmetric_taylor_features(z, 5) for z in (x, y)]
+    run = jax.jit(symmetric_taylor_features, static_argnums=1)
+    features = [run(z, 5) for z in (x, y)]
     for n, (a, b) in enumerate(zip(*features, strict=True)):
         assert a.shape[-1] == math.comb(D + n - 1, n)
         close((a * b).sum(-1), (x * y).sum(-1) ** n / math.factorial(n), 1e-4)
@@ -235,7 +236,8 @@ def test_even_orders_approach_softmax():
 @jax.enable_x64(False)
 def mixed(name):
     mixer = zoo.make("softmax_variant", dim=8, heads=2, causal=True, variant=name, kv_heads=1)
-    return mixer, mixer.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (B, 5, 8))
+    params = jax.jit(mixer.init)(jax.random.key(0))
+    return mixer, params, jax.random.normal(jax.random.key(1), (B, 5, 8))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_cosine_attention_divides_values_by_a_power_of_the_length():
     value = value / np.arange(1, 6.0)[:, None, None] ** power
     weights = np.tril(np.einsum("bthd,bsgd->bhts", unit(query), unit(key)))
     out = np.einsum("bhts,bsge->bthe", weights, value).reshape(B, 5, 8)
-    close(mixer.apply(params, x), out @ params["output"])
+    close(jax.jit(mixer.apply)(params, x), out @ params["output"])
 
 
 def test_errors(plain_checks, case):
