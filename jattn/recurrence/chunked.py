@@ -14,10 +14,15 @@ Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+# The most that is forgotten in a chunk, in nats, for decays per channel to be taken apart as
+# exp(c_t) exp(-c_i): sums of this size are rounded by 1e-6, and what is undone does not overflow.
+GENTLE = 16.0
 
 
 def _elapsed(decay: Float[Array, "... c d"]) -> Float[Array, "2 ... c d"]:
@@ -39,10 +44,17 @@ def _between(later: Float[Array, "2 ..."], earlier: Float[Array, "2 ..."]) -> Fl
     return jax.lax.stop_gradient(later[0] - earlier[0]) + (later[1] - earlier[1])
 
 
+def _lower_products(
+    x: Float[Array, "... c d"], y: Float[Array, "... c d"]
+) -> Float[Array, "... c c"]:
+    """Inner products on and below the diagonal, zeros above."""
+    return jnp.where(jnp.tril(jnp.ones((x.shape[-2],) * 2, bool)), x @ y.mT, 0)
+
+
 def _pairs(
     x: Float[Array, "... c d"],
     y: Float[Array, "... c d"],
-    elapsed: Float[Array, "2 ... c #d"] | None,
+    elapsed: Float[Array, "2 ... c #d"] | None = None,
 ) -> Float[Array, "... c c"]:
     """`P(x, y)`: decayed inner products on and below the diagonal, zeros above.
 
@@ -50,10 +62,10 @@ def _pairs(
     of the product; over an off-diagonal block it does, as the decay up to the block's border
     times that from the border on, so the diagonal blocks are halved until nothing is left.
     """
+    if elapsed is None:
+        return _lower_products(x, y)
     size = x.shape[-2]
     lower = jnp.tril(jnp.ones((size, size), bool))
-    if elapsed is None:
-        return jnp.where(lower, x @ y.mT, 0)
     if elapsed.shape[-1] == 1:
         # The diagonal is a constant 0, lest its gradients cancel less than exactly.
         gap = jnp.where(jnp.eye(size, dtype=bool), 0, _between(elapsed, elapsed.mT))
@@ -115,9 +127,32 @@ def recur_chunked(
     Returns:
         The reads, and the state after the last token.
     """
-    sequence = functools.partial(_sequence, chunk_size=chunk_size)
-    arrays = (query, key, value, decay, beta, state)
-    if query.shape[0] == 1:
+    arrays: tuple[Any, ...] = (query, key, value, decay, beta, state)
+    if decay is None or decay.shape[-1] == 1:
+        return _sequences(*arrays, chunk_size=chunk_size, gentle=False)
+    # Asked once for all sequences: of a choice under vmap both sides would be computed.
+    return jax.lax.cond(
+        _is_gentle(decay, min(chunk_size, decay.shape[1])),
+        functools.partial(_sequences, chunk_size=chunk_size, gentle=True),
+        functools.partial(_sequences, chunk_size=chunk_size, gentle=False),
+        *arrays,
+    )
+
+
+def _is_gentle(decay: Float[Array, "b t h d"], size: int) -> Array:
+    """Whether no chunk forgets so much that its decays cannot be factored."""
+    count = -(-decay.shape[1] // size)
+    padded = jnp.pad(decay, ((0, 0), (0, count * size - decay.shape[1]), (0, 0), (0, 0)))
+    sums = padded.reshape(decay.shape[0], count, size, *decay.shape[2:]).sum(2)
+    return sums.min() >= -GENTLE
+
+
+def _sequences(
+    *arrays: Any, chunk_size: int, gentle: bool
+) -> tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
+    """`_sequence` for every sequence of a batch."""
+    sequence = functools.partial(_sequence, chunk_size=chunk_size, gentle=gentle)
+    if arrays[0].shape[0] == 1:
         # Without an axis for the batch of one, for which XLA would copy all inputs.
         return jax.tree.map(lambda x: x[None], sequence(*jax.tree.map(lambda x: x[0], arrays)))
     return jax.vmap(sequence)(*arrays)
@@ -131,8 +166,9 @@ def _sequence(
     beta: Float[Array, "t h"] | None,
     state: Float[Array, "h d e"],
     chunk_size: int,
+    gentle: bool,
 ) -> tuple[Float[Array, "t h e"], Float[Array, "h d e"]]:
-    """`recur_chunked` for one sequence."""
+    """`recur_chunked` for one sequence; if `gentle`, with decays that may be factored."""
     length = query.shape[0]
     size = min(chunk_size, length)
     if beta is not None or (decay is not None and decay.shape[-1] > 1):
@@ -150,19 +186,28 @@ def _sequence(
     def chunk(state, inputs):
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), inputs)  # [h, c, ...]
         query, key, value, decay, beta = inputs
-        read, met, kept, rest, elapsed = query, key, key, state, None
+        read, met, kept, rest, pairs = query, key, key, state, _pairs
         if decay is not None:
-            elapsed = _elapsed(decay)
-            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
-            until_end = jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-            read, met, kept = query * since_start, key * since_start, key * until_end
+            if gentle:
+                total = jnp.matmul(jnp.tri(size, dtype=decay.dtype), decay, precision="highest")
+                # No bound where it is true that it is gentle; under vmap both sides are computed.
+                total = jnp.maximum(total, -1 - GENTLE)
+                since_start, undone = jnp.exp(total), key * jnp.exp(-total)
+                kept = undone * since_start[..., -1:, :]
+                pairs = lambda x, _: _lower_products(x * since_start, undone)
+            else:
+                elapsed = _elapsed(decay)
+                since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
+                kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+                pairs = functools.partial(_pairs, elapsed=elapsed)
+            read, met = query * since_start, key * since_start
             rest = since_start[..., -1:, :].mT * state
         writes = value
         if beta is not None:
             beta = beta[..., None]
-            system = beta * jnp.tril(_pairs(key, key, elapsed), -1)
+            system = beta * jnp.tril(pairs(key, key), -1)
             writes = _unit_lower_inverse(system) @ (beta * (value - met @ state))
-        out = read @ state + _pairs(query, key, elapsed) @ writes
+        out = read @ state + pairs(query, key) @ writes
         return rest + kept.mT @ writes, jnp.moveaxis(out, 0, 1)
 
     inputs = jax.tree.map(split, (query, key, value, decay, beta))

@@ -207,13 +207,55 @@ def test_bad_choices_are_named(plain_checks):
         recur(**x, implementation=wrong)
 
 
+@pytest.mark.parametrize(("least", "beta"), [(-0.3, False), (-1.9, True)])
+def test_gentle_decays_per_channel_are_as_exact_as_any(x64, least, beta):
+    """These are factored: what chunks of 8 forget is below the bound, and not far from it."""
+    x = inputs(21, decay="channel", beta=beta, dtype=np.float64)
+    x["decay"] = least * jax.random.uniform(jax.random.key(3), x["decay"].shape, x["decay"].dtype)
+
+    def gradient(x, mode: Any):
+        def loss(x):
+            out, state = recur(**x, mode=mode, chunk_size=8, return_state=True)
+            return (out**2).sum() + (state**2).sum(), out
+
+        return jax.value_and_grad(loss, has_aux=True)(x)
+
+    run = jax.jit(gradient, static_argnames="mode")
+    (_, out), gradients = run(x, "chunk")
+    (_, expected), exact = run(x, "scan")
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    for name in exact:
+        np.testing.assert_allclose(gradients[name], exact[name], atol=1e-10, err_msg=name)
+    single: dict[str, Any] = {name: array.astype(np.float32) for name, array in x.items()}
+    found = recur(**single, mode="chunk", chunk_size=8)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * float(abs(expected).max()))
+
+
+def test_gentle_and_violent_decays_in_one_vmap():
+    x = inputs(9, decay="channel", beta=False)
+    decays = jnp.array([-0.01, -60.0])
+    decays = decays.reshape(2, 1, 1, 1, 1) * jnp.ones_like(x["decay"])
+
+    def loss(decay):
+        return (recur(**(x | {"decay": decay}), mode="chunk") ** 2).sum()
+
+    together = jax.jit(jax.vmap(jax.grad(loss)))(decays)
+    for decay, gradient in zip(decays, together, strict=True):
+        np.testing.assert_allclose(gradient, jax.jit(jax.grad(loss))(decay), atol=1e-5)
+
+
 def test_batch_and_heads_spread_over_devices_without_communication():
     auto = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=auto, devices=jax.devices()[:4])
     place = NamedSharding(mesh, PartitionSpec("data", None, "model"))
     channel = jax.ShapeDtypeStruct((2, 8, 4, 4), jnp.float32, sharding=place)
     head = jax.ShapeDtypeStruct((2, 8, 4), jnp.float32, sharding=place)
-    program = jax.jit(partial(recur, mode="chunk")).lower(
-        channel, channel, channel, decay=channel, beta=head
-    )
-    assert not re.findall(r"all-\w+\(|collective-permute\(", str(program.compile().as_text()))
+    program = jax.jit(partial(recur, mode="chunk"))
+
+    def sent(decay):
+        compiled = program.lower(channel, channel, channel, decay=decay, beta=head).compile()
+        return re.findall(r"(\S+) (all-\w+|collective-permute)\(", str(compiled.as_text()))
+
+    assert sent(head) == []
+    # Of decays per channel all devices have to know that they are gentle: one number.
+    assert {kind for kind, _ in sent(channel)} <= {"f32[]", "pred[]"}
