@@ -21,6 +21,11 @@ from absl import app, flags, logging
 
 import jattn
 from experiments.bench_training import CPU_DEVICES, seconds_a_step, torch_seconds_a_step
+from jattn.mechanisms.linear.hedgehog import hedgehog_features
+from jattn.mechanisms.linear.recurrent_mixer import unit_norm
+from jattn.mechanisms.linear.retention import log_gamma
+from jattn.mechanisms.linear.taylor_attention import taylor_features
+from jattn.recurrence.feature_maps import FEATURE_MAPS
 from jattn.training.parallel import split_cpu
 
 _ONLY = flags.DEFINE_list("only", None, "Tables to run; all by default.")
@@ -158,7 +163,7 @@ def recur_rows() -> Iterator[Row]:
     yield from compare("linear attention", chunked, parallel, (query, key, value), bars)
     for case, gated, gates, bar in (
         ("decay per head", chunked, (gate[..., 0],), 1 / 1.5),
-        ("decay per channel", chunked, (gate,), 0),
+        ("decay per channel", chunked, (gate,), 1 / 1.5),
         ("delta rule", delta, (write,), 0),
         ("decay per head, delta rule", chunked, (gate[..., 0], write), 0),
     ):
@@ -166,9 +171,57 @@ def recur_rows() -> Iterator[Row]:
         yield from compare(case, gated, plain, (query, key, value, *gates), bars)
 
 
+def family_rows() -> Iterator[Row]:
+    """Mechanisms over the recurrence, in chunks, against their quadratic forms, float32."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    heads, d = 2, 64
+    query, key, value, gate = (jax.random.normal(k, (1, 4096, heads, d)) for k in keys[:4])
+    unit_query, unit_key = unit_norm(query), unit_norm(key)
+    gate = jax.nn.log_sigmoid(gate) / 16
+    write = jax.nn.sigmoid(gate[..., 0])
+    maps = jnp.tile(jnp.eye(d), (heads, 1, 1))
+    small_query, small_key = query[..., :16] / 2, key[..., :16] / 2
+    fading = jnp.broadcast_to(log_gamma(heads), gate.shape[:3])
+    ones = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
+
+    def recurrence(gates: Sequence[str], mode: Any, features: Callable = lambda x: x):
+        def run(query, key, value, *arrays):
+            named = dict(zip(gates, arrays, strict=True))
+            return jattn.recur(features(query), features(key), value, mode=mode, **named)
+
+        return run
+
+    def normalized(mode: Any, features: Callable):
+        sums = recurrence((), mode, features)
+
+        def run(query, key, value):
+            out = sums(query, key, value)
+            return out[..., :-1] / (out[..., -1:] + 1e-6)
+
+        return run
+
+    bars = {"forward + backward": (10.0, 0.0)}
+    for name, features, inputs in (
+        ("linear_attention", FEATURE_MAPS["elu1"], (query, key, ones)),
+        ("hedgehog", lambda x: hedgehog_features(x, maps), (query, key, ones)),
+        ("taylor_attention", taylor_features, (small_query, small_key, ones)),
+    ):
+        chunked, parallel = (normalized(mode, features) for mode in ("chunk", "parallel"))
+        yield from compare(name, chunked, parallel, inputs, bars)
+    for name, gates, inputs in (
+        ("retention", ("decay",), (query, key, value, fading)),
+        ("gated_linear_attention", ("decay",), (query, key, value, gate)),
+        ("delta_rule", ("beta",), (unit_query, unit_key, value, write)),
+        ("gated_delta_rule", ("decay", "beta"), (unit_query, unit_key, value, fading, write)),
+    ):
+        chunked, parallel = (recurrence(gates, mode) for mode in ("chunk", "parallel"))
+        yield from compare(name, chunked, parallel, inputs, bars)
+
+
 TABLES: dict[str, Callable[[], Iterator[Row]]] = {
     "attend": attend_rows,
     "recur": recur_rows,
+    "family": family_rows,
     "train": train_rows,
 }
 
