@@ -7,12 +7,24 @@ from pathlib import Path
 
 from experiments.reproduce import REGISTERED
 
+# Where an experiment's notebook has another name than its own.
+NOTEBOOKS = {"bakeoff": "swap_the_attention"} | dict.fromkeys(
+    (
+        "associative_recall",
+        "hedgehog_conversion",
+        "memory_models",
+        "softmax_as_rnn",
+        "test_time_regression",
+    ),
+    "linear_attention",
+)
+
 
 def test_registered_experiments_exist():
     for name in REGISTERED:
         assert find_spec(f"experiments.{name}") is not None
         assert Path(f"configs/{name}.py").exists()
-        notebook = {"bakeoff": "swap_the_attention"}.get(name, name)
+        notebook = NOTEBOOKS.get(name, name)
         assert Path(f"colab/{notebook}.ipynb").exists()
 
 
