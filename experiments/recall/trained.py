@@ -88,7 +88,9 @@ def cases(config) -> list[Case]:
 
 def settings(config, case: Case) -> TransformerConfig:
     """The decoder. A recurrence knows the order of tokens; softmax has to be told their places."""
-    knows_order = jattn.zoo.info(case.mechanism).family in FAMILIES
+    card = jattn.zoo.info(case.mechanism)
+    knows_order = card.family in FAMILIES
+    projects = not {"query", "key", "value"}.issubset(card.absent)
     return TransformerConfig(
         vocab_size=config.vocabulary,
         dim=case.dim,
@@ -96,7 +98,7 @@ def settings(config, case: Case) -> TransformerConfig:
         layers=config.layers,
         mechanisms=case.mechanism,
         mlp_ratio=config.mlp_ratio,
-        short_convolution=config.short_convolution,
+        short_convolution=config.short_convolution if projects else 0,
         positions="none" if knows_order else "learned",
         max_length=case.length,
         tie_embeddings=False,
