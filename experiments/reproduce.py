@@ -28,6 +28,7 @@ REGISTERED = (
     "attention_methods",
     "bakeoff",
     "associative_recall",
+    "memory_models",
     "hedgehog_conversion",
 )
 

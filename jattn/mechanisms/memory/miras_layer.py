@@ -15,6 +15,7 @@ from jattn.mechanisms.mixer import Mixer
 PARAMETERS = ("gate", "memory", "rates_bias", "rates_down", "rates_up")
 # Where the gates begin: 0.98 of the past is kept, errors pull with 0.12, thresholds are 0.7.
 BIASES = (4.0, -2.0, 0.0)
+MAX_DEEP_ETA = 0.04
 
 
 def miras_layer(
@@ -31,7 +32,8 @@ def miras_layer(
     """Projections, the memory of a rule, a norm of each head, and an output gate.
 
     alpha is one number a head, eta and delta one a channel: `sigmoid`, `sigmoid` and `softplus` of
-    `x W_down W_up + b`.
+    `x W_down W_up + b`. In deep memories eta is at most 0.04: their norm makes large gradients of
+    small weights.
 
     Args:
         name: the mechanism's name, for messages.
@@ -86,6 +88,7 @@ def miras_layer(
         if real is not None:  # what is not there writes nothing and forgets nothing
             alpha = jnp.where(real[..., None], alpha, 1)
             eta = jnp.where(real[..., None], eta, 0)
+        eta = (1 if depth == 1 else MAX_DEEP_ETA) * eta
         eta, delta = (p.split_heads(r, heads) for r in (eta, delta))
         return unit_norm(query), unit_norm(key), value, alpha, eta, delta
 

@@ -5,8 +5,9 @@ Paper: Titans, arXiv 2501.00663.
     S_t = eta_t S_{t-1} - theta_t grad |M_{t-1}(k_t) - v_t|^2,   M_t = (1 - a_t) M_{t-1} + S_t
     y_t = M_t(q_t)
 
-with queries and keys of unit norm, and theta, a, eta = sigmoid(x W + b) of each token and head;
-theta is at most a half, which is where a linear memory stores a value whole. M_0 is learned.
+with queries and keys of unit norm, and theta, a, eta = sigmoid(x W + b) of each token and head.
+theta is scaled to at most 0.5, where a linear memory stores a value whole, and to at most 0.02 for
+deeper ones, whose norm makes large gradients of small weights. M_0 is learned.
 
 Distinctive: the state is a network and its update a gradient step with momentum ("surprise") and
 weight decay (forgetting). Tokens of a block share a gradient point, so a block is done at once.
@@ -34,9 +35,9 @@ from jattn.mechanisms.memory.neural_memory import (
 )
 from jattn.mechanisms.mixer import Mechanism, Mixer
 
-# Where the gates begin: steps of 0.06, forgetting of 0.02, momentum of 0.27.
+# Where the gates begin: steps of 0.12 of the largest, forgetting of 0.02, momentum of 0.27.
 RATE_BIASES = (-2.0, -4.0, -1.0)
-MAX_STEP = 0.5
+MAX_STEP, MAX_DEEP_STEP = 0.5, 0.02
 
 
 def memory_init(
@@ -77,7 +78,8 @@ def memory_inputs(
     rates = rates if real is None else jnp.where(real[..., None], rates, 0)
     step_size, forget, momentum = jnp.split(rates, 3, -1)
     query = memory_queries(params, x, heads)
-    return query, unit_norm(key), value, MAX_STEP * step_size, forget, momentum
+    largest = MAX_STEP if len(params["memory"]["weights"]) == 1 else MAX_DEEP_STEP
+    return query, unit_norm(key), value, largest * step_size, forget, momentum
 
 
 def memory_start(params: Any, batch: int) -> MemoryState:

@@ -1,0 +1,109 @@
+"""Memories that learn at test time: Titans (arXiv 2501.00663) and Miras (arXiv 2504.13173).
+
+    python -m experiments.memory_models --config=configs/memory_models.py:small \\
+        --workdir=runs/memory_models
+
+A memory is a small model that is trained on the sequence while it reads it. Three studies need no
+other training: which loss stands outliers, what a deep memory learns that a matrix cannot, and what
+forgetting is good for. Two train small decoders, with memories, retention or softmax attention: on
+associative recall, and on needles in haystacks up to four times as long as in training.
+
+Presets (time on 2 CPU cores):
+    small   the streams; Titans' and Yaad's linear memories, retention, softmax: 3 minutes.
+    full    all of Titans (memory, MAC, MAG, MAL) and of Miras, more steps: 15 minutes.
+    paper   larger models, longer haystacks. For accelerators.
+
+The papers train language models of 170M to 1.3B parameters on up to 100B tokens; their perplexities
+and benchmarks are not here. What is claimed of training is therefore an order, not a number.
+"""
+
+import ml_collections
+
+from jattn.training import parallel_config
+
+PRESETS = ("small", "full", "paper")
+PARTS = ("outliers", "deep", "forgetting", "recall", "needles")
+SMALL = "softmax_attention:rotary=True,retention,titans_memory:depth=1,yaad:depth=1"
+MORE = (
+    f"{SMALL},softmax_attention,titans_memory,titans_mac,titans_mag:window=16,titans_mal:window=16,"
+    "yaad,moneta,memora"
+)
+
+
+def get_config(preset: str = "small") -> ml_collections.ConfigDict:
+    """The configuration of a preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    config = ml_collections.ConfigDict()
+    # Comma-separated: any of PARTS, or "all".
+    config.part = "all"
+    config.seed = 0
+    # A linear map shown with noise, a share of the values spoilt; step sizes that are tried.
+    config.outliers = ml_collections.ConfigDict(
+        dict(
+            dim=16,
+            length=400,
+            noise=0.02,
+            share=0.1,
+            outlier=30.0,
+            rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+            seeds=8,
+        )
+    )
+    # A map that is not linear; errors are means over blocks, and claims over the last tokens.
+    config.deep = ml_collections.ConfigDict(
+        dict(
+            dim=16,
+            length=3_000,
+            block=100,
+            tail=500,
+            rates=(0.003, 0.01, 0.03, 0.1),
+            momenta=(0.0, 0.5, 0.9),
+            seeds=4,
+        )
+    )
+    # A linear map that changes its sign; the first of `forget` is compared with the second.
+    config.forgetting = ml_collections.ConfigDict(
+        dict(
+            dim=16,
+            length=400,
+            flip=200,
+            tail=100,
+            forget=(0.0, 0.03, 0.1),
+            rates=(0.03, 0.1, 0.2, 0.3, 0.5),
+            momenta=(0.0, 0.3, 0.6, 0.9),
+            seeds=8,
+        )
+    )
+    # Mechanisms of the zoo with options, e.g. "yaad:depth=1", separated by commas.
+    config.mechanisms = SMALL
+    config.vocabulary = 64
+    config.recall = ml_collections.ConfigDict(dict(length=32, pairs=8))
+    # Trained at `length`, tested at its multiples.
+    config.needle = ml_collections.ConfigDict(dict(length=32, pairs=1, factors=(1, 2, 4)))
+    config.test_size = 256
+    # The decoder.
+    config.dim = 16
+    config.heads = 1
+    config.layers = 2
+    config.mlp_ratio = 2.0
+    config.short_convolution = 4
+    config.seeds = 4
+    config.steps = 400
+    config.batch_size = 32
+    config.learning_rate = 1e-2
+    config.weight_decay = 0.1
+    config.parallel = parallel_config()
+    config.parallel.cpu_devices = 2
+    if preset in ("full", "paper"):
+        config.mechanisms = MORE
+        config.steps = 600
+    if preset == "paper":
+        config.vocabulary = 8_192
+        config.recall.update(dict(length=256, pairs=16))
+        config.needle.update(dict(length=1_024, pairs=8, factors=(1, 2, 4, 16)))
+        config.dim = 256
+        config.heads = 4
+        config.steps = 20_000
+        config.learning_rate = 4e-4
+    return config

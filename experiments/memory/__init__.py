@@ -1,0 +1,1 @@
+"""The studies of experiments/memory_models.py."""

@@ -1,0 +1,188 @@
+"""Small decoders with memories, trained on associative recall and on needles in a haystack."""
+
+import ast
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+import jattn
+from experiments.functional import Model, decoder
+from experiments.memory import figures
+from jattn.nn import TransformerConfig
+from jattn.tasks.associative_recall import Recall, associative_recall
+from jattn.tasks.needle import needle
+from jattn.training import Claim, FitResult, Run, UsageError, fit
+
+TITANS, MIRAS = "arXiv 2501.00663", "arXiv 2504.13173"
+# Baselines: the papers' transformers have rotary positions.
+SOFTMAX, RETENTION = "softmax_attention:rotary=True", "retention"
+LOGS, WARM_UP, TEST_PIECE = 10, 0.1, 64
+
+
+class Layer(NamedTuple):
+    """A mechanism of the zoo with options, written `name` or `name:option=value:...`."""
+
+    text: str
+
+    def parsed(self) -> tuple[str, dict[str, Any]]:
+        name, *options = self.text.split(":")
+        pairs = (option.partition("=") for option in options)
+        return name, {field: ast.literal_eval(value) for field, _, value in pairs}
+
+    @property
+    def slug(self) -> str:
+        return self.text.replace(":", "_").replace("=", "")
+
+
+def layers(config) -> list[Layer]:
+    """What is to be trained."""
+    return [Layer(text.strip()) for text in config.mechanisms.split(",")]
+
+
+def model(config, layer: Layer) -> Model:
+    """A decoder of one mechanism, with short convolutions, and no positions but its own."""
+    return decoder(
+        TransformerConfig(
+            vocab_size=config.vocabulary,
+            dim=config.dim,
+            heads=config.heads,
+            layers=config.layers,
+            mechanisms=layer.parsed(),
+            mlp_ratio=config.mlp_ratio,
+            short_convolution=config.short_convolution,
+            positions="none",
+        )
+    )
+
+
+def check(config) -> None:
+    """Refuses settings that could not work, before anything is computed."""
+    for layer in layers(config):
+        try:
+            model(config, layer)
+        except (ValueError, SyntaxError) as error:
+            raise UsageError(f"mechanisms: {layer.text}: {error}") from None
+    try:
+        samplers(config)
+    except ValueError as error:
+        raise UsageError(f"tasks: {error}") from None
+
+
+def samplers(config) -> tuple[Callable, dict[int, Callable]]:
+    """That of recall, and those of needles by length."""
+    recall = associative_recall(config.vocabulary, config.recall.length, config.recall.pairs)
+    task = config.needle
+    lengths = [task.length * factor for factor in task.factors]
+    return recall, {n: needle(config.vocabulary, n, task.pairs) for n in lengths}
+
+
+def _answers(made: Model, params: Any, batch: Recall) -> jax.Array:
+    logits = made.module(params)(batch.tokens)
+    return jnp.take_along_axis(logits, batch.queries[..., None], axis=1)
+
+
+def _loss(made: Model, params: Any, batch: Recall) -> jax.Array:
+    found = _answers(made, params, batch)
+    return optax.softmax_cross_entropy_with_integer_labels(found, batch.answers).mean()
+
+
+def _accuracy(made: Model, params: Any, batch: Recall) -> jax.Array:
+    pieces = max(1, len(batch.tokens) // TEST_PIECE)
+    split = jax.tree.map(lambda x: x[: len(x) // pieces * pieces], batch)
+    split = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), split)
+    right = lambda piece: (_answers(made, params, piece).argmax(-1) == piece.answers).mean()
+    return lax.map(right, split).mean()
+
+
+def _test(config, made: Model, params: Any, sample: Callable) -> jax.Array:
+    """Accuracy on the same sequences at every call."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), config.test_size)
+    return _accuracy(made, params, jax.vmap(sample)(keys))
+
+
+def _train(
+    run: Run, config, name: str, layer: Layer, sample: Callable, record: Callable | None
+) -> FitResult:
+    made = model(config, layer)
+    warm_up = max(1, round(WARM_UP * config.steps))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warm_up, config.steps)
+    return fit(
+        init=made.init,
+        loss=lambda params, batch: _loss(made, params, batch),
+        sample=sample,
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)
+        ),
+        run=run,
+        name=f"{name}_{layer.slug}",
+        seeds=config.seeds,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        log_every=max(1, config.steps // LOGS),
+        record=record,
+    )
+
+
+def _source(layer: Layer) -> str:
+    return f"arXiv {jattn.zoo.info(layer.parsed()[0]).arxiv}"
+
+
+def recall(run: Run, config) -> list[Claim]:
+    """Multi-query associative recall."""
+    sample, _ = samplers(config)
+    curves, steps = {}, np.zeros(0)
+    for layer in layers(config):
+        made = model(config, layer)
+        record = lambda params: {"accuracy": _test(config, made, params, sample)}  # noqa: B023
+        result = _train(run, config, "recall", layer, sample, record)
+        curves[layer.text], steps = result.history["accuracy"], result.steps
+    figures.recall_over_steps(run, curves, steps, 1 / config.recall.pairs)
+    end = {name: float(curve[-1].mean()) for name, curve in curves.items()}
+    note = f"{config.recall.pairs} pairs, {config.seeds} seeds, {config.steps} steps"
+    return [
+        Claim(f"recall-{layer.slug}", f"recall: {layer.text} at least as good as retention, whose "
+              "writes do not look", _source(layer), end[RETENTION], end[layer.text], ">=", 0.01,
+              note=note)
+        for layer in layers(config)
+        if RETENTION in end and layer.text != RETENTION
+    ]  # fmt: skip
+
+
+def needles(run: Run, config) -> list[Claim]:
+    """A needle in a haystack, in sequences as long as in training and longer."""
+    _, tests = samplers(config)
+    lengths = list(tests)
+    found = {}
+    for layer in layers(config):
+        result = _train(run, config, "needle", layer, tests[lengths[0]], None)
+        made = model(config, layer)
+        one = lambda params: [_test(config, made, params, test) for test in tests.values()]  # noqa: B023
+        at_end = jax.jit(jax.vmap(one))
+        compute = lambda: {"accuracy": np.stack(at_end(result.params))}  # noqa: B023
+        found[layer.text] = run.cached(f"needle_{layer.slug}", compute)["accuracy"]
+    figures.accuracy_over_length(run, found, lengths, 1 / (config.vocabulary // 4))
+    mean = {name: accuracy.mean(1) for name, accuracy in found.items()}
+    seeds = f"{config.needle.pairs} needles, {config.seeds} seeds, {config.steps} steps"
+    claims = []
+    for layer in layers(config):
+        if jattn.zoo.info(layer.parsed()[0]).family != "memory":
+            continue
+        shown = ", ".join(f"{a:.3f}" for a in mean[layer.text])
+        for other in (RETENTION, SOFTMAX):
+            if other not in mean:
+                continue
+            theirs = ", ".join(f"{a:.3f}" for a in mean[other])
+            claims.append(
+                Claim(f"needle-{layer.slug}-{Layer(other).slug}",
+                      f"needles at {lengths[-1]} tokens, trained at {lengths[0]}: {layer.text} "
+                      f"finds at least as many as {other}", _source(layer),
+                      float(mean[other][-1]), float(mean[layer.text][-1]), ">=",
+                      0.01, note=f"at {lengths}: {shown}, {other} {theirs}; {seeds}")
+            )  # fmt: skip
+    return claims

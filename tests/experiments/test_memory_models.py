@@ -1,0 +1,97 @@
+"""The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
+
+import json
+from typing import Any
+
+import pytest
+
+from configs.memory_models import PRESETS, get_config
+from experiments.memory_models import run_experiment
+from jattn.training import Run, UsageError, cli
+
+# One device: tiny steps shared by eight would mostly wait for one another.
+TOY = [
+    "--config.parallel.mesh.data=1",
+    "--config.outliers.length=40",
+    "--config.outliers.seeds=2",
+    "--config.deep.length=60",
+    "--config.deep.block=10",
+    "--config.deep.tail=20",
+    "--config.deep.rates=(0.01,)",
+    "--config.deep.seeds=1",
+    "--config.forgetting.length=40",
+    "--config.forgetting.flip=20",
+    "--config.forgetting.tail=10",
+    "--config.forgetting.seeds=1",
+    "--config.mechanisms=retention,titans_memory:depth=1",
+    "--config.dim=4",
+    "--config.layers=1",
+    "--config.vocabulary=16",
+    "--config.recall.length=8",
+    "--config.recall.pairs=2",
+    "--config.needle.length=8",
+    "--config.needle.factors=(1,2)",
+    "--config.test_size=8",
+    "--config.seeds=2",
+    "--config.batch_size=4",
+    "--config.steps=2",
+]
+
+
+def run(workdir, *extra):
+    argv = ["prog", f"--workdir={workdir}", *TOY, *extra]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(run_experiment, name="memory_models", argv=argv)
+    return stopped.value.code
+
+
+def test_streams_state_their_claims_and_resume(tmp_path):
+    for _ in range(2):
+        assert run(tmp_path, "--config.part=outliers,deep,forgetting") in (0, 3)
+    claims = json.loads((tmp_path / "claims.json").read_text())
+    kinds = ("huber", "coordinate", "l1", "none", "p3")
+    assert {claim["id"] for claim in claims} == {f"outliers-{k}" for k in kinds} | {
+        "deep",
+        "forgetting",
+    }
+    for name in ("errors_by_loss", "deep_and_linear", "change_of_mind"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_training_states_its_claims(tmp_path):
+    assert run(tmp_path, "--config.part=recall,needles") in (0, 3)
+    claims = json.loads((tmp_path / "claims.json").read_text())
+    memory = "titans_memory_depth1"
+    assert {claim["id"] for claim in claims} == {
+        f"recall-{memory}",
+        f"needle-{memory}-retention",
+    }
+    for name in ("recall_over_steps", "accuracy_over_length"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"part": "deep,nothing"}, "part: expected any of"),
+        ({"mechanisms": "titans_memory:colour=1"}, "mechanisms: titans_memory:colour=1: .*unknown"),
+        ({"mechanisms": "titans"}, "mechanisms: titans: .*no 'titans' in the zoo"),
+        ({"mechanisms": "yaad:depth=two"}, "mechanisms: yaad:depth=two: "),
+        ({"needle": {"pairs": 16}}, "tasks: length: expected at least 2 x 16 pairs"),
+        ({"forgetting": {"forget": (0.0,)}}, "forgetting.forget: expected at least 2"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(tmp_path, change, message):
+    config = get_config()
+    config.update(change)
+    with Run.open(tmp_path, config, name="toy") as opened, pytest.raises(UsageError, match=message):
+        run_experiment(config, opened)
+
+
+def test_presets_share_their_fields():
+    small: Any = get_config().to_dict()
+    for preset in PRESETS:
+        assert get_config(preset).to_dict().keys() == small.keys()
+    with pytest.raises(ValueError, match="preset: expected one of small, full, paper"):
+        get_config("huge")
