@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from jattn.mechanisms import projections as p
 from jattn.mechanisms.linear.recurrent_mixer import head_output, unit_norm
+from jattn.mechanisms.memory.linear_memory import linear_memory
 from jattn.mechanisms.memory.miras import Rule, miras_scan, miras_step, slope, start
 from jattn.mechanisms.memory.networks import network, network_init
-from jattn.mechanisms.memory.neural_memory import linear_memory
 from jattn.mechanisms.mixer import Mixer
 
 PARAMETERS = ("gate", "memory", "rates_bias", "rates_down", "rates_up")

@@ -25,10 +25,10 @@ from jaxtyping import Array, Bool, Float
 from jattn.mechanisms import projections as p
 from jattn.mechanisms.linear.recurrent_mixer import head_output, unit_norm
 from jattn.mechanisms.memory.inner_loop import per_head
+from jattn.mechanisms.memory.linear_memory import linear_memory
 from jattn.mechanisms.memory.networks import network, network_init
 from jattn.mechanisms.memory.neural_memory import (
     MemoryState,
-    linear_memory,
     memory_step,
     neural_memory,
     start,

@@ -11,9 +11,9 @@ import pytest
 from jattn.mechanisms import zoo
 from jattn.mechanisms.linear.recurrent_mixer import unit_norm
 from jattn.mechanisms.memory import miras
+from jattn.mechanisms.memory.linear_memory import linear_memory
 from jattn.mechanisms.memory.miras import Rule, weights_of
 from jattn.mechanisms.memory.networks import network, network_init
-from jattn.mechanisms.memory.neural_memory import linear_memory
 from jattn.recurrence import recur
 
 B, T, H, D = 1, 5, 2, 3

@@ -11,9 +11,9 @@ from jattn.attention import attend, masks
 from jattn.mechanisms import projections as p
 from jattn.mechanisms import zoo
 from jattn.mechanisms.linear.recurrent_mixer import unit_norm
+from jattn.mechanisms.memory.linear_memory import linear_memory
 from jattn.mechanisms.memory.networks import network, network_init
 from jattn.mechanisms.memory.neural_memory import (
-    linear_memory,
     memory_step,
     neural_memory,
     start,
