@@ -10,7 +10,7 @@ associative recall, and on needles in haystacks up to four times as long as in t
 
 Presets (time on 2 CPU cores):
     small   the streams; Titans' and Yaad's linear memories, retention, softmax: 3 minutes.
-    full    all of Titans (memory, MAC, MAG, MAL) and of Miras, more steps: 15 minutes.
+    full    all of Titans (memory, MAC, MAG, MAL) and of Miras: 20 minutes.
     paper   larger models, longer haystacks. For accelerators.
 
 The papers train language models of 170M to 1.3B parameters on up to 100B tokens; their perplexities
@@ -25,8 +25,8 @@ PRESETS = ("small", "full", "paper")
 PARTS = ("outliers", "deep", "forgetting", "recall", "needles")
 SMALL = "softmax_attention:rotary=True,retention,titans_memory:depth=1,yaad:depth=1"
 MORE = (
-    f"{SMALL},softmax_attention,titans_memory,titans_mac,titans_mag:window=16,titans_mal:window=16,"
-    "yaad,moneta,memora"
+    f"{SMALL},softmax_attention,titans_memory,titans_mac:depth=1,titans_mag:depth=1:window=16,"
+    "titans_mal:depth=1:window=16,moneta:depth=1,memora:depth=1"
 )
 
 
@@ -88,7 +88,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.layers = 2
     config.mlp_ratio = 2.0
     config.short_convolution = 4
-    config.seeds = 4
+    config.seeds = 2
     config.steps = 400
     config.batch_size = 32
     config.learning_rate = 1e-2
@@ -97,7 +97,6 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
         config.mechanisms = MORE
-        config.steps = 600
     if preset == "paper":
         config.vocabulary = 8_192
         config.recall.update(dict(length=256, pairs=16))
