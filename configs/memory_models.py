@@ -10,7 +10,7 @@ associative recall, and on needles in haystacks up to four times as long as in t
 
 Presets (time on 2 CPU cores):
     small   the streams; Titans' and Yaad's linear memories, retention, softmax: 3 minutes.
-    full    all of Titans (memory, MAC, MAG, MAL) and of Miras: 20 minutes.
+    full    all of Titans (memory, MAC, MAG, MAL) and of Miras: 20 minutes (an estimate).
     paper   larger models, longer haystacks. For accelerators.
 
 The papers train language models of 170M to 1.3B parameters on up to 100B tokens; their perplexities
