@@ -2,8 +2,12 @@
 
 import os
 
-# Before jax is imported: eight CPU devices, for the tests of parallel training.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Before jax is imported: eight CPU devices, for the tests of parallel training; and programs as the
+# compiler finds them, for most run once, and for less time than it takes to make them faster.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 

