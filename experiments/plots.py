@@ -1,7 +1,7 @@
 """Shared look of the experiments' figures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -58,12 +58,13 @@ def heat_map(
     axis.set_title(title, fontsize=9)
 
 
-def log_scale(axis: Axes) -> None:
-    """A logarithmic y axis with plain numbers, at 1, 2 and 5 of each decade that is in sight."""
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis with plain numbers, at 1, 2 and 5 of each decade that is in sight."""
+    (axes.set_yscale if which == "y" else axes.set_xscale)("log")
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label(axis: Axes, x: str, y: str, title: str = "", *, legend: bool = True) -> None:

@@ -1,6 +1,5 @@
 """Training every mechanism on every task, and what came of it."""
 
-import ast
 import time
 import zlib
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import jattn
 from configs.bakeoff import TASKS
 from experiments.compare.models import matched_model, mean_loss, quality
 from experiments.compare.tasks import Example, Task, make_task
-from experiments.functional import Model
+from experiments.functional import Model, parse_mechanisms
 from jattn.training import Interrupted, Run, UsageError, fit
 
 
@@ -39,22 +38,6 @@ class Row(NamedTuple):
     failed: str
 
 
-def parse(entry: str) -> list[tuple[str, dict[str, Any]]]:
-    """A name, or `name:option=value:...`, or several joined by `+`, as names and options."""
-    found = []
-    for part in entry.strip().split("+"):
-        name, *options = part.split(":")
-        chosen = {}
-        for option in options:
-            key, _, value = option.partition("=")
-            try:
-                chosen[key] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                chosen[key] = value  # A bare word is a string.
-        found.append((name, chosen))
-    return found
-
-
 def chosen_mechanisms(config) -> list[str]:
     """The entries asked for, all of which exist and are causal.
 
@@ -65,7 +48,7 @@ def chosen_mechanisms(config) -> list[str]:
         return [n for n in jattn.zoo.names() if jattn.zoo.info(n).causal]
     entries = [entry.strip() for entry in config.mechanisms.split(",")]
     for entry in entries:
-        for name, options in parse(entry):
+        for name, options in parse_mechanisms(entry):
             try:
                 card, known = jattn.zoo.info(name), jattn.zoo.options(name)
             except ValueError as error:
@@ -116,7 +99,7 @@ def compare(run: Run, config) -> list[Row]:
 
 
 def _row(run: Run, config, entry: str, tasks: list[Task]) -> Row:
-    mechanisms = parse(entry)
+    mechanisms = parse_mechanisms(entry)
     found: dict[str, np.ndarray] = {}
     stretched = np.zeros((0, config.seeds))
     parameters, flops, milliseconds = 0, np.nan, np.nan

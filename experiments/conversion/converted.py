@@ -11,8 +11,7 @@ from flax import nnx
 
 from experiments.conversion import figures
 from experiments.conversion.features import PAPER
-from experiments.functional import Model, decoder
-from experiments.recall.trained import at_queries
+from experiments.functional import Model, decoder, recall_accuracy, recall_loss
 from jattn.attention import attend, masks
 from jattn.mechanisms import projections as p
 from jattn.mechanisms.linear.hedgehog import distillation_loss, hedgehog_features
@@ -148,14 +147,10 @@ def conversion(run: Run, config) -> list[Claim]:
     )
 
     def loss_of(model):
-        def loss(params, batch):
-            logits = at_queries(model, params, batch)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, batch.answers).mean()
-
-        return loss
+        return lambda params, batch: recall_loss(model, params, batch)
 
     def accuracy(model, params):
-        return (at_queries(model, params, test).argmax(-1) == test.answers).mean()
+        return recall_accuracy(model, params, test)
 
     taught = fit(
         teacher.init,
@@ -177,8 +172,9 @@ def conversion(run: Run, config) -> list[Claim]:
         own, data = jax.random.split(jax.random.wrap_key_data(cell["key"]))
         layers = queries_and_keys(teacher.module(params), test.tokens[:32], config.heads)
         goal = [softmax_weights(*both) for both in layers]
-        found = {"teacher": accuracy(teacher, params), "weights_teacher": goal[-1][0, 0]}
-        found["scores"] = jnp.einsum("td,sd->ts", layers[-1][0][0, :, 0], layers[-1][1][0, :, 0])
+        of_one = lambda weights: jnp.stack([w[0, 0] for w in weights])  # a sequence, a head
+        found = {"teacher": accuracy(teacher, params), "weights_teacher": of_one(goal)}
+        found["scores"] = jnp.stack([q[0, :, 0] @ k[0, :, 0].T for q, k in layers])
         for name, mechanism in STUDENTS.items():
             student = decoder(settings(config, mechanism))
             start = student.init(own)
@@ -190,7 +186,7 @@ def conversion(run: Run, config) -> list[Claim]:
             found[f"divergence_{name}"] = jnp.stack(
                 [divergence(a, b) for a, b in zip(goal, weights, strict=True)]
             )
-            found[f"weights_{name}"] = weights[-1][0, 0]
+            found[f"weights_{name}"] = of_one(weights)
             note = lambda params, student=student: accuracy(student, params)
             _, curve = train(loss_of(student), draw, start, data, config.fine_tuning, note)
             found[f"accuracy_{name}"] = curve

@@ -50,13 +50,14 @@ def conversion(run, config, found, students) -> None:
 
 
 def learned_weights(run, found, students) -> None:
-    """Maps of weights of the last layer on one sequence, and weights over scores."""
+    """Weights on one sequence, and over scores, in the layer that is hardest to be linear in."""
     names = ["teacher", *students]
+    layer = int(found["divergence_elu1"].mean(0).argmax())
     figure, axes = panels(2, len(names), width=2.3, height=2.2)
-    scores = found["scores"][0]
+    scores = found["scores"][0, layer]
     seen = np.tril(np.ones_like(scores, dtype=bool))
     for column, name in zip(axes.T, names, strict=True):
-        weights = found[f"weights_{name}"][0]
+        weights = found[f"weights_{name}"][0, layer]
         column[0].imshow(weights**0.5, cmap="Blues", vmin=0, vmax=1)
         column[0].set_title(name, fontsize=9)
         column[0].set_xticks([])
@@ -68,6 +69,6 @@ def learned_weights(run, found, students) -> None:
     run.save_figure(
         figure,
         "learned_weights",
-        "The last layer on one sequence. Above: square roots of weights. Below: weights over "
-        "scores; softmax is monotone up to each row's normaliser.",
+        f"Layer {layer + 1} on one sequence, one head of the first seed. Above: square roots of "
+        "weights. Below: weights over scores; softmax is monotone up to each row's normaliser.",
     )

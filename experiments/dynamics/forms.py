@@ -8,6 +8,7 @@ import jattn
 from experiments.dynamics import figures
 from experiments.dynamics.common import claim_of
 from jattn.mechanisms.linear.linear_attention import linear_attention
+from jattn.mechanisms.linear.softmax_variants import taylor_exp
 from jattn.theory import dynamical_systems as dsf
 from jattn.theory import quasi_lstm
 from jattn.training import Claim, Run, sweep
@@ -128,15 +129,6 @@ def equivalences(run: Run, config) -> list[Claim]:
     ]  # fmt: skip
 
 
-def taylor_sum(score, order: int):
-    """`sum_{p<=order} score^p / p!`, the inner product of `taylor_features`."""
-    total = term = jnp.ones_like(score)
-    for p in range(1, order + 1):
-        term = term * score / p
-        total = total + term
-    return total
-
-
 def features(run: Run, config) -> list[Claim]:
     """How many features a finite system needs to stand in for softmax attention."""
     sizes = config.features
@@ -153,7 +145,7 @@ def features(run: Run, config) -> list[Claim]:
         score = jnp.einsum("bihd,bjhd->bhij", query, key) * sizes.dim**-0.5
 
         def truncated(order):
-            weight = jnp.tril(taylor_sum(score, order))
+            weight = jnp.tril(taylor_exp(score, order))
             weight = weight / weight.sum(-1, keepdims=True)
             return jnp.einsum("bhij,bjhe->bihe", weight, value)
 

@@ -1,27 +1,24 @@
 """Small decoders with memories, trained on associative recall and on needles in a haystack."""
 
-import ast
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 import jattn
-from experiments.functional import Model, decoder
+from experiments.functional import Model, decoder, parse_mechanisms, recall_accuracy, recall_loss
 from experiments.memory import figures
 from jattn.nn import TransformerConfig
-from jattn.tasks.associative_recall import Recall, associative_recall
+from jattn.tasks.associative_recall import associative_recall
 from jattn.tasks.needle import needle
 from jattn.training import Claim, FitResult, Run, UsageError, fit
 
 TITANS, MIRAS = "arXiv 2501.00663", "arXiv 2504.13173"
 # Baselines: the papers' transformers have rotary positions.
 SOFTMAX, RETENTION = "softmax_attention:rotary=True", "retention"
-LOGS, WARM_UP, TEST_PIECE = 10, 0.1, 64
+LOGS, WARM_UP = 10, 0.1
 WHY = {  # why a memory may find fewer needles here
     SOFTMAX: "softmax keeps every token, and these are few: the paper compares at 2K to 16K",
     RETENTION: "gates that were trained on short sequences need not keep for longer ones",
@@ -34,9 +31,7 @@ class Layer(NamedTuple):
     text: str
 
     def parsed(self) -> tuple[str, dict[str, Any]]:
-        name, *options = self.text.split(":")
-        pairs = (option.partition("=") for option in options)
-        return name, {field: ast.literal_eval(value) for field, _, value in pairs}
+        return parse_mechanisms(self.text)[0]
 
     @property
     def slug(self) -> str:
@@ -69,8 +64,9 @@ def check(config) -> None:
     for layer in layers(config):
         try:
             model(config, layer)
-        except (ValueError, SyntaxError) as error:
-            raise UsageError(f"mechanisms: {layer.text}: {error}") from None
+        except (ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"mechanisms: {layer.text}: {reason}") from None
     try:
         samplers(config)
     except ValueError as error:
@@ -85,28 +81,10 @@ def samplers(config) -> tuple[Callable, dict[int, Callable]]:
     return recall, {n: needle(config.vocabulary, n, task.pairs) for n in lengths}
 
 
-def _answers(made: Model, params: Any, batch: Recall) -> jax.Array:
-    logits = made.module(params)(batch.tokens)
-    return jnp.take_along_axis(logits, batch.queries[..., None], axis=1)
-
-
-def _loss(made: Model, params: Any, batch: Recall) -> jax.Array:
-    found = _answers(made, params, batch)
-    return optax.softmax_cross_entropy_with_integer_labels(found, batch.answers).mean()
-
-
-def _accuracy(made: Model, params: Any, batch: Recall) -> jax.Array:
-    pieces = max(1, len(batch.tokens) // TEST_PIECE)
-    split = jax.tree.map(lambda x: x[: len(x) // pieces * pieces], batch)
-    split = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), split)
-    right = lambda piece: (_answers(made, params, piece).argmax(-1) == piece.answers).mean()
-    return lax.map(right, split).mean()
-
-
 def _test(config, made: Model, params: Any, sample: Callable) -> jax.Array:
     """Accuracy on the same sequences at every call."""
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), config.test_size)
-    return _accuracy(made, params, jax.vmap(sample)(keys))
+    return recall_accuracy(made, params, jax.vmap(sample)(keys))
 
 
 def _train(
@@ -117,7 +95,7 @@ def _train(
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warm_up, config.steps)
     return fit(
         init=made.init,
-        loss=lambda params, batch: _loss(made, params, batch),
+        loss=lambda params, batch: recall_loss(made, params, batch),
         sample=sample,
         optimizer=optax.chain(
             optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)

@@ -1,17 +1,17 @@
 """The same decoder with one mechanism after the other, trained on associative recall."""
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 import jattn
-from experiments.functional import Model, decoder
+from experiments.functional import decoder, recall_accuracy, recall_loss
 from experiments.recall import figures
 from jattn.nn import TransformerConfig
-from jattn.tasks.associative_recall import Recall, associative_recall
+from jattn.tasks.associative_recall import associative_recall
 from jattn.training import Claim, Run, UsageError, fit
 
 SOURCE = "arXiv 2402.04347, 2406.06484, 2312.04927"
@@ -117,12 +117,6 @@ def state_size(case: Case) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim > 0)
 
 
-def at_queries(model: Model, params: Any, batch: Recall) -> jax.Array:
-    """Logits at the queries, `[b, pairs, vocabulary]`."""
-    logits = model.module(params)(batch.tokens)
-    return jax.numpy.take_along_axis(logits, batch.queries[..., None], axis=1)
-
-
 def train(run: Run, config, case: Case) -> Outcome:
     """Trains one case at every learning rate, from all seeds."""
     model = decoder(settings(config, case))
@@ -130,25 +124,13 @@ def train(run: Run, config, case: Case) -> Outcome:
     keys = jax.random.split(jax.random.key(config.seed + 1_000_000), config.test_size)
     test = jax.vmap(sample)(keys)
 
-    def loss(params, batch):
-        logits = at_queries(model, params, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.answers).mean()
-
-    def accuracy(params):
-        pieces = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), test)
-
-        def right(piece):
-            return (at_queries(model, params, piece).argmax(-1) == piece.answers).mean()
-
-        return {"accuracy": jax.lax.map(right, pieces).mean()}
-
     tried = []
     for rate in config.learning_rates:
         schedule = optax.warmup_cosine_decay_schedule(0.0, rate, config.warm_up, config.steps)
         adam = optax.adamw(schedule, weight_decay=config.weight_decay)
         result = fit(
             model.init,
-            loss,
+            lambda params, batch: recall_loss(model, params, batch),
             sample,
             optax.chain(optax.clip_by_global_norm(1.0), adam),
             run=run,
@@ -158,7 +140,7 @@ def train(run: Run, config, case: Case) -> Outcome:
             batch_size=config.batch_size,
             seed=config.seed,  # all mechanisms meet the same data
             log_every=max(1, config.steps // LOGS),
-            record=accuracy,
+            record=lambda params: {"accuracy": recall_accuracy(model, params, test)},
         )
         tried.append(result.history["accuracy"].T)
     return Outcome(max(tried, key=lambda curve: curve[:, -1].mean()), state_size(case))

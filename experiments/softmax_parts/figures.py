@@ -100,7 +100,7 @@ def loss_by_variant(run, curves, right) -> None:
         axis.plot(losses, np.full(len(losses), place), "o", ms=3, color=colors[name])
         axis.plot(losses.mean(), place, "|", ms=11, color=colors[name])
         axis.text(1.15 * losses.max(), place, f"{right[name]:.0%}", fontsize=6, va="center")
-    axis.set_xscale("log")
+    log_scale(axis, "x")
     axis.set_yticks(range(len(names)), [short(name) for name in names], fontsize=7)
     axis.invert_yaxis()
     label(axis, "loss at the end (nats)", "")

@@ -12,7 +12,8 @@ from configs.bakeoff import PRESETS, get_config
 from experiments.bakeoff import run_experiment
 from experiments.compare import sinks, table
 from experiments.compare.models import matched_model
-from experiments.compare.study import chosen_mechanisms, compare, parse
+from experiments.compare.study import chosen_mechanisms, compare
+from experiments.functional import parse_mechanisms
 from jattn.attention.positions import rotary
 from jattn.training import Run, UsageError
 
@@ -121,7 +122,7 @@ def test_images(tmp_path):
 
 
 def test_entries_may_have_options():
-    assert parse("linear_attention:feature_map=elu:normalize=False+gated_mlp") == [
+    assert parse_mechanisms("linear_attention:feature_map=elu:normalize=False+gated_mlp") == [
         ("linear_attention", {"feature_map": "elu", "normalize": False}),
         ("gated_mlp", {}),
     ]
