@@ -2,11 +2,11 @@
 
 import os
 
-# Before jax is imported: eight CPU devices, for the tests of parallel training; and programs as the
-# compiler finds them, for most run once, and for less time than it takes to make them faster.
+# Before jax is imported: eight CPU devices, for the tests of parallel training; and little
+# optimisation of programs, for most run once, for less time than it takes to make them faster.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")

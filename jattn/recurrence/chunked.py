@@ -192,7 +192,8 @@ def _sequence(
                 total = jnp.matmul(jnp.tri(size, dtype=decay.dtype), decay, precision="highest")
                 # No bound where it is true that it is gentle; under vmap both sides are computed.
                 total = jnp.maximum(total, -1 - GENTLE)
-                since_start, undone = jnp.exp(total), key * jnp.exp(-total)
+                since_start = jnp.exp(total)
+                undone = key / since_start
                 kept = undone * since_start[..., -1:, :]
                 pairs = lambda x, _: _lower_products(x * since_start, undone)
             else:
