@@ -10,8 +10,8 @@ recall depends on how it writes. Part "overwriting" needs no training: keys are 
 only the second value counts.
 
 Presets (time on 2 CPU cores):
-    small   four mechanisms, 16 pairs, d = 16, 2 seeds; overwriting: 3 minutes.
-    full    the same, 8 and 16 pairs, d = 16 and 32, one head and four: 15 minutes.
+    small   four mechanisms, 16 pairs, d = 16, 2 seeds; overwriting: 4 minutes.
+    full    the same, 8 and 16 pairs, d = 16 and 32, one head and four: six times that.
     paper   all causal mechanisms of the linear and memory families, and softmax, on the grid of the
             task's paper: 64 to 512 tokens, 4 to 64 pairs, d = 64 to 512. For accelerators.
 

@@ -10,8 +10,8 @@ maps from the softmax weights, and fine-tunes the whole: against Hedgehog withou
 against elu + 1, which has nothing to distil.
 
 Presets (time on 2 CPU cores):
-    small   16 pairs, d = 16, 2 seeds: 3 minutes.
-    full    4 seeds, a longer fine-tuning: 12 minutes.
+    small   16 pairs, d = 16, 2 seeds: 2 minutes.
+    full    4 seeds, a longer fine-tuning: not timed.
     paper   a decoder of the size of the paper's recall task. For accelerators.
 
 The paper's conversions of BERT, GPT-2 and Llama-2 need their weights and are not here.

@@ -9,8 +9,8 @@ the denominator does. Part "ablations" trains one small decoder with softmax, wi
 off, with a norm or a length in place of its denominator, and with linear attention.
 
 Presets (time on 2 CPU cores):
-    small   orders; eight variants on associative recall, 2 seeds: 2 minutes.
-    full    twenty variants, 3 seeds, more steps: 15 minutes.
+    small   orders; eight variants on associative recall, 2 seeds: 3 minutes.
+    full    twenty variants, 3 seeds, more steps: under 13 minutes.
     paper   the paper's decoder and schedule, on text. For accelerators.
 
 The paper trains on FineWeb with a tokenizer of 32,000 and gated MLPs; here text is read byte by
