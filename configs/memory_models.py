@@ -9,7 +9,7 @@ forgetting is good for. Two train small decoders, with memories, retention or so
 associative recall, and on needles in haystacks up to four times as long as in training.
 
 Presets (time on 2 CPU cores):
-    small   the streams; Titans' and Yaad's linear memories, retention, softmax: 3 minutes.
+    small   the streams; Titans' and Yaad's linear memories, retention, softmax: 6 minutes.
     full    all of Titans (memory, MAC, MAG, MAL) and of Miras: 20 minutes (an estimate).
     paper   larger models, longer haystacks. For accelerators.
 
