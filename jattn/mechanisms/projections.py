@@ -88,6 +88,24 @@ def linear(
     return functools.reduce(operator.add, shifted)
 
 
+def depthwise(
+    x: Float[Array, "b *space c"],
+    weight: Float[Array, "*taps c"],
+    bias: Float[Array, " c"] | None = None,
+) -> Float[Array, "b *space c"]:
+    """A convolution of each channel by itself, zeros around, along one axis or two."""
+    axes = "YX"[4 - x.ndim :]
+    out = lax.conv_general_dilated(
+        x,
+        weight[..., None, :].astype(x.dtype),
+        window_strides=(1,) * len(axes),
+        padding="SAME",
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=x.shape[-1],
+    )
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
 def split_heads(x: Float[Array, "*batch hd"], heads: int) -> Float[Array, "*batch h d"]:
     """`[..., h d] -> [..., h, d]`."""
     return x.reshape(*x.shape[:-1], heads, -1)

@@ -167,22 +167,6 @@ def image_biases(
     return into, out
 
 
-def depthwise(
-    x: Float[Array, "b *space c"], weight: Float[Array, "*taps c"], bias: Float[Array, " c"]
-) -> Float[Array, "b *space c"]:
-    """A convolution of each channel by itself, zeros around, along one axis or two."""
-    axes = "YX"[4 - x.ndim :]
-    out = jax.lax.conv_general_dilated(
-        x,
-        weight[..., None, :].astype(x.dtype),
-        window_strides=(1,) * len(axes),
-        padding="SAME",
-        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
-        feature_group_count=x.shape[-1],
-    )
-    return out + bias.astype(x.dtype)
-
-
 def image_agent_attention(
     query: Float[Array, "b t h d"],
     key: Float[Array, "b t h d"],
@@ -226,7 +210,7 @@ def image_agent_attention(
     )
     cells = value[:, extra:] if mask is None else jnp.where(mask[..., None, None], value, 0)
     image = cells[:, -grid[0] * grid[1] :].reshape(len(value), *grid, -1)
-    detail = depthwise(image, **convolution).reshape(len(value), -1, *value.shape[2:])
+    detail = p.depthwise(image, **convolution).reshape(len(value), -1, *value.shape[2:])
     return out + jnp.pad(detail, ((0, 0), (extra, 0), (0, 0), (0, 0)))
 
 
@@ -314,7 +298,7 @@ def make(
         chosen = jnp.einsum("bnt,bthd->bnhd", weights, query)
         out = p.merge_heads(agent_attention(query, keys, value, chosen, mask=real))
         cells = value if real is None else jnp.where(real[..., None, None], value, 0)
-        detail = depthwise(p.merge_heads(cells), **params["convolution"])
+        detail = p.depthwise(p.merge_heads(cells), **params["convolution"])
         return p.project_out(params, out + detail)
 
     return Mixer(init, apply)

@@ -283,26 +283,12 @@ def make(
         if grid is not None:
             values = p.merge_heads(value)
             values = values if real is None else jnp.where(real[..., None], values, 0)
-            merged = merged + _depthwise(values, params["convolution"].astype(x.dtype), grid)
+            image = values.reshape(len(values), *grid, -1)
+            detail = p.depthwise(image, params["convolution"])
+            merged = merged + detail.reshape(merged.shape)
         return p.project_out(params, merged)
 
     return Mixer(init, apply)
-
-
-def _depthwise(
-    x: Float[Array, "b t m"], weight: Float[Array, "3 3 m"], grid: tuple[int, int]
-) -> Float[Array, "b t m"]:
-    """A 3 x 3 convolution of each channel on the grid, zero outside."""
-    image = x.reshape(x.shape[0], *grid, x.shape[2])
-    out = lax.conv_general_dilated(
-        image,
-        weight[:, :, None],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[2],
-    )
-    return out.reshape(x.shape)
 
 
 MECHANISM = Mechanism(

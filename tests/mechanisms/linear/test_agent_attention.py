@@ -8,12 +8,12 @@ import pytest
 from jattn.attention.attend import attend
 from jattn.mechanisms.linear.agent_attention import (
     agent_attention,
-    depthwise,
     image_agent_attention,
     make,
     pool_agents,
     pooling_weights,
 )
+from jattn.mechanisms.projections import depthwise
 
 B, T, H, D, N = 2, 7, 2, 4, 3
 run = jax.jit(agent_attention, static_argnames=("shortcut", "scale", "scale_out"))
