@@ -1,11 +1,13 @@
 """Feature maps on random queries and keys: how spiky and how monotone their weights are."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.conversion import figures
-from jattn.mechanisms.linear.hedgehog import hedgehog_features
+from jattn.mechanisms.linear import hedgehog
 from jattn.recurrence.feature_maps import FEATURE_MAPS
 from jattn.training import Claim, Run, sweep
 
@@ -21,11 +23,12 @@ def weights_of(name: str, query: jax.Array, key: jax.Array) -> jax.Array:
     """Weights `[t, s]` of queries `[t, d]` over keys `[s, d]`, rows that sum to one."""
     if name == "softmax":
         return jax.nn.softmax(query @ key.T / query.shape[-1] ** 0.5, axis=-1)
-    if name in FEATURE_MAPS:
-        phi = FEATURE_MAPS[name]
-    else:
+    if name in hedgehog.FEATURE_MAPS:  # untrained, of which "exp" is another than the plain one
         eye = jnp.eye(query.shape[-1])[None]
-        phi = lambda x: hedgehog_features(x[None, :, None], eye, feature_map=name)[0, :, 0]
+        features = partial(hedgehog.hedgehog_features, weight=eye, feature_map=name)
+        phi = lambda x: features(x[None, :, None])[0, :, 0]
+    else:
+        phi = FEATURE_MAPS[name]
     weights = phi(query) @ phi(key).T
     return weights / weights.sum(-1, keepdims=True)
 

@@ -1,7 +1,5 @@
 """Figures of associative recall."""
 
-import numpy as np
-
 from experiments.plots import COLORS, label, panels
 
 MARKERS = "osD^vP*X"
@@ -21,14 +19,14 @@ def _mechanisms(found) -> list[str]:
     return list(dict.fromkeys(case.mechanism for case in found))
 
 
-def over_steps(run, found, steps: np.ndarray) -> None:
+def over_steps(run, found) -> None:
     """Accuracy during training, mean over seeds and each seed."""
     figure, axes = panels(1, 1, width=5.4, height=3.2)
     axis, names = axes[0, 0], _mechanisms(found)
     for case, outcome in found.items():
         look = _look(names, case.mechanism)
-        axis.plot(steps, outcome.accuracy.mean(0), label=case.mechanism, **look)
-        axis.plot(steps, outcome.accuracy.T, linewidth=0.4, alpha=0.6, color=look["color"])
+        axis.plot(outcome.steps, outcome.accuracy.mean(0), label=case.mechanism, **look)
+        axis.plot(outcome.steps, outcome.accuracy.T, linewidth=0.4, alpha=0.6, color=look["color"])
     case = next(iter(found))
     axis.axhline(1 / case.pairs, color="black", linewidth=0.6)
     axis.set_ylim(0, 1.03)

@@ -34,8 +34,15 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Accuracy `[seeds, logs]` of the best learning rate; numbers a layer keeps of a sequence."""
+    """Of the best learning rate.
 
+    Attributes:
+        steps: at which accuracy was noted, `[logs]`.
+        accuracy: `[seeds, logs]`.
+        state: numbers that a layer keeps of a sequence.
+    """
+
+    steps: np.ndarray
     accuracy: np.ndarray
     state: int
 
@@ -142,8 +149,8 @@ def train(run: Run, config, case: Case) -> Outcome:
             log_every=max(1, config.steps // LOGS),
             record=lambda params: {"accuracy": recall_accuracy(model, params, test)},
         )
-        tried.append(result.history["accuracy"].T)
-    return Outcome(max(tried, key=lambda curve: curve[:, -1].mean()), state_size(case))
+        tried.append(Outcome(result.steps, result.history["accuracy"].T, state_size(case)))
+    return max(tried, key=lambda outcome: outcome.final)
 
 
 def recall(run: Run, config) -> list[Claim]:
@@ -153,9 +160,8 @@ def recall(run: Run, config) -> list[Claim]:
     (run.workdir / "recall.md").write_text(table)
     for line in table.splitlines():
         run.note(line)
-    steps = np.append(np.arange(0, config.steps, max(1, config.steps // LOGS)), config.steps)
     first = {case: outcome for case, outcome in found.items() if _is_first(config, case)}
-    figures.over_steps(run, first, steps)
+    figures.over_steps(run, first)
     if len(config.sizes) > 1:
         figures.over_state(run, found)
     if len(config.tasks) > 1:

@@ -13,7 +13,9 @@ from experiments.conversion import converted
 from experiments.conversion.features import spearman, weights_of
 from experiments.functional import decoder
 from experiments.hedgehog_conversion import run_experiment
+from jattn.attention import attend
 from jattn.mechanisms.linear.hedgehog import hedgehog
+from jattn.mechanisms.linear.linear_attention import linear_attention
 from jattn.training import cli
 
 TOY = [
@@ -95,6 +97,20 @@ def test_rank_correlation_and_weights():
     query, key = jax.random.normal(jax.random.key(0), (2, 5, 4))
     for name in ("softmax", "elu1", "joint_softmax"):
         np.testing.assert_allclose(weights_of(name, query, key).sum(-1), 1, atol=1e-6)
+    # Read with them, values are what the mechanisms give.
+    value = jax.random.normal(jax.random.key(1), (1, 5, 1, 3))
+    query_, key_ = query[None, :, None], key[None, :, None]
+    eye = {"weight": jnp.eye(4)[None]}
+    mechanisms = {
+        "softmax": attend(query_, key_, value),
+        "elu1": linear_attention(query_, key_, value),
+        "relu": linear_attention(query_, key_, value, feature_map="relu"),
+        "joint_softmax": hedgehog(query_, key_, value, eye, eye, feature_map="joint_softmax"),
+        "exp": hedgehog(query_, key_, value, eye, eye, feature_map="exp"),
+    }
+    for name, expected in mechanisms.items():
+        read = weights_of(name, query, key) @ value[0, :, 0]
+        np.testing.assert_allclose(read, expected[0, :, 0], atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(
