@@ -6,9 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.checks import check_choice, check_shape
-from jattn.platforms import kernels_can_run, platform
+from jattn.platforms import is_hopper, kernels_can_run, platform
 from jattn.recurrence.chunked import recur_chunked
 from jattn.recurrence.scan import recur_scan
+
+WIDEST = 256  # Channels of a key that registers and shared memory of a GPU can hold.
 
 
 def recur(
@@ -54,9 +56,11 @@ def recur(
         chunk_size: tokens per chunk; in `"scan"`, tokens between states kept for the backward
             pass.
         return_state: whether to return the state after the last token as well.
-        implementation: `"xla"`, `"pallas"` (the kernel for TPUs, chunks of 128 whatever
-            `chunk_size` is; elsewhere interpreted, which is slow), or None to choose: the kernel
-            on a TPU (of many, inside `jax.shard_map` only), unless `mode` is given.
+        implementation: `"xla"`, `"pallas"`, or None to choose: the kernel on a TPU (of many,
+            inside `jax.shard_map` only), unless `mode` is given. `"pallas"` is a kernel with
+            chunks of its own, whatever `chunk_size` is: of 128 on a TPU; of 64 on a Hopper GPU,
+            for bfloat16 inputs and d up to 256, chosen by name only since it has not run on one
+            yet; elsewhere that for TPUs interpreted, which is slow.
 
     Returns:
         `[b, t, h, e]` of the inputs' type, or with `return_state` the pair of it and the state
@@ -104,11 +108,11 @@ def recur(
     kernel = implementation == "pallas" or (
         implementation is None and mode is None and length > 1 and kernels_can_run()
     )
-    reason = _kernel_refusal(query, mode) if implementation == "pallas" or kernel else None
+    result_type = jnp.result_type(query, key, value)
+    reason = _kernel_refusal(mode, result_type, sizes["d"]) if kernel else None
     if implementation == "pallas" and reason is not None:
         raise NotImplementedError(f"implementation='pallas': {reason}")
 
-    result_type = jnp.result_type(query, key, value)
     work_type = jnp.promote_types(result_type, jnp.float32)
     query, key, value = (x.astype(work_type) for x in (query, key, value))
     key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
@@ -122,12 +126,18 @@ def recur(
         state = initial_state.astype(work_type)
 
     if kernel and reason is None:
-        from jattn.recurrence.pallas_tpu import recur_pallas  # Loads Pallas, which takes its time.
+        # Here, for loading Pallas takes its time.
+        if platform() == "gpu":
+            from jattn.recurrence.pallas_gpu import recur_pallas as recur_gpu
 
-        out, state = recur_pallas(
-            query, key, value, decay, beta, state,
-            exact=result_type != jnp.bfloat16, interpret=platform() != "tpu",
-        )  # fmt: skip
+            out, state = recur_gpu(query, key, value, decay, beta, state)
+        else:
+            from jattn.recurrence.pallas_tpu import recur_pallas
+
+            out, state = recur_pallas(
+                query, key, value, decay, beta, state,
+                exact=result_type != jnp.bfloat16, interpret=platform() != "tpu",
+            )  # fmt: skip
         out = out.astype(result_type)
         return (out, state) if return_state else out
     if mode is None:
@@ -140,12 +150,18 @@ def recur(
     return (out, state) if return_state else out
 
 
-def _kernel_refusal(query: Array, mode: str | None) -> str | None:
-    """Why the kernel cannot serve, or None."""
+def _kernel_refusal(mode: str | None, dtype: Any, d: int) -> str | None:
+    """Why the kernel of this platform cannot serve, or None."""
     if mode in ("scan", "parallel"):
         return f"the kernel works by chunks, not mode={mode!r}"
-    if query.dtype == jnp.float64:
-        return "a TPU has no float64"
-    if platform() == "gpu":
-        return "there is no kernel for GPUs"
+    if dtype == jnp.float64:
+        return "kernels have no float64"
+    if platform() != "gpu":
+        return None
+    if not is_hopper():
+        return "the kernel for GPUs is for the Hopper generation"
+    if dtype != jnp.bfloat16:
+        return f"the kernel for GPUs multiplies bfloat16 numbers, and the inputs are {dtype}"
+    if d > WIDEST:
+        return f"the kernel for GPUs holds keys of at most {WIDEST} channels, not {d}"
     return None
