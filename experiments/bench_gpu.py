@@ -1,4 +1,4 @@
-"""Attention on a GPU: our kernels, cuDNN's and dense XLA, timed in turn in one process.
+"""Attention and recurrences on a GPU: our kernels and their rivals, timed in turn in one process.
 
     python -m experiments.bench_gpu                  all rows
     python -m experiments.bench_gpu --lengths=4096   some lengths
@@ -7,8 +7,10 @@
 First every variant is compared with the dense definition in float32 on the GPU itself. Then each
 row times forward, and forward and backward, in bfloat16 with 16384 tokens and 2048 / d heads: the
 median of `--repeats` runs, the contenders taking turns. What does not run, or does not fit, is a
-dash. TFLOP/s count what a mask leaves of 4 b h t^2 d, 3.5 times with the backward pass. Exit status
-3 if a kernel is wrong; without a GPU, one line says so, and the status is 0.
+dash. TFLOP/s count what a mask leaves of 4 b h t^2 d, 3.5 times with the backward pass. Recurrences
+are the same number of tokens and heads, in sequences of 8192; their rivals are the chunked form in
+XLA and `jax.lax.scan` over tokens. Exit status 3 if a kernel is wrong; without a GPU, one line says
+so, and the status is 0.
 """
 
 import functools
@@ -23,14 +25,14 @@ import jax.numpy as jnp
 import jaxlib
 from absl import app, flags
 
-from jattn import attend, masks
+from jattn import attend, masks, recur
 from jattn.attention import scores
 
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "2048", "4096", "8192", "16384"], "Tokens t = s.")
 DIMS = flags.DEFINE_list("dims", ["64", "128", "256"], "Head dimensions d = e.")
 REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each contender, in turn; the median counts.")
 
-TOKENS, WIDTH, WINDOW = 16384, 2048, 1024
+TOKENS, WIDTH, WINDOW, RECURRENT_LENGTH = 16384, 2048, 1024, 8192
 TOLERANCE = 1e-2  # Relative, root mean square; bfloat16 alone gives 2e-3 to 4e-3.
 
 Contender = Callable[..., jax.Array]
@@ -98,11 +100,50 @@ def contenders(variant: Variant, t: int, h: int) -> dict[str, Contender]:
     return found
 
 
+# name: (decay, whether there is a beta)
+RECURRENCES: dict[str, tuple[str | None, bool]] = {
+    "linear": (None, False),
+    "decay per head": ("head", False),
+    "decay per channel": ("channel", False),
+    "delta rule": (None, True),
+    "gated delta rule": ("head", True),
+    "delta rule, decay per channel": ("channel", True),
+}
+
+
+def recurrent_contenders() -> dict[str, Contender]:
+    """Functions of a dictionary of `recur`'s arrays, by name."""
+    options: dict[str, dict[str, Any]] = {
+        "ours": dict(implementation="pallas"),
+        "chunked": dict(implementation="xla", mode="chunk"),
+        "scan": dict(implementation="xla", mode="scan"),
+    }
+    call = lambda x, **more: recur(**x, **more)
+    return {name: functools.partial(call, **more) for name, more in options.items()}
+
+
+def draw_recurrent(name: str, b: int, t: int, h: int, d: int) -> tuple[dict[str, jax.Array], Any]:
+    """Arrays for `recur`, keys of unit norm and some ten tokens' memory; the output's gradient."""
+    decay, delta = RECURRENCES[name]
+    query, key, value, d_out = draw(b, t, h, d)
+    key = key.astype(jnp.float32)
+    key = (key / jnp.linalg.norm(key, axis=-1, keepdims=True)).astype(jnp.bfloat16)
+    arrays = {"query": query, "key": key, "value": value}
+    chance = functools.partial(jax.random.uniform, dtype=jnp.float32)
+    if decay:
+        shape = (b, t, h) if decay == "head" else (b, t, h, d)
+        arrays["decay"] = -0.2 * chance(jax.random.key(1), shape)
+    if delta:
+        arrays["beta"] = chance(jax.random.key(2), (b, t, h))
+    return arrays, d_out
+
+
 def with_gradients(function: Contender) -> Callable[..., Any]:
     """A function of the gradient of the output too, that returns all gradients."""
 
-    def both(query, key, value, d_out):
-        return jax.vjp(function, query, key, value)[1](d_out)
+    def both(*inputs):
+        *given, d_out = inputs
+        return jax.vjp(function, *given)[1](d_out)
 
     return both
 
@@ -140,36 +181,76 @@ def apart(variant: Variant, d: int) -> float:
         cast = [x.astype(dtype) for x in inputs]
         function = functools.partial(attend, **options)
         results.append([jax.jit(function)(*cast[:3]), *jax.jit(with_gradients(function))(*cast)])
+    return _farthest(*results)
+
+
+def recurrent_apart(name: str, d: int) -> float:
+    """The same for a recurrence, from the chunked form in float32."""
+    arrays, d_out = draw_recurrent(name, 2, 1000, 4, d)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
+    results = []
+    named = recurrent_contenders()
+    for name, x, precision in (("ours", arrays, "default"), ("chunked", wide, "highest")):
+        with jax.default_matmul_precision(precision):
+            out = jax.jit(named[name])(x)
+            gradients = jax.jit(with_gradients(named[name]))(x, d_out.astype(out.dtype))
+        results.append([out, *jax.tree.leaves(gradients)])
+    return _farthest(*results)
+
+
+def _farthest(found: Sequence[jax.Array], wanted: Sequence[jax.Array]) -> float:
     distances = []
-    for got, want in zip(*results, strict=True):
+    for got, want in zip(found, wanted, strict=True):
         difference = got.astype(jnp.float32) - want
         distances.append(float(jnp.sqrt((difference**2).mean() / (want**2).mean())))
     return max(distances)
 
 
-def row(variant: Variant, t: int, d: int, gradients: bool) -> str:
-    """A line of the table."""
-    b, h = TOKENS // t, WIDTH // d
-    inputs = draw(b, t, h, d)[: 4 if gradients else 3]
-    named = contenders(variant, t, h)
+def _times(named: dict[str, Contender], inputs: Sequence[Any], gradients: bool):
+    """Median seconds of each contender, by name."""
     wrap = with_gradients if gradients else (lambda function: function)
     programs = [jax.jit(wrap(function)) for function in named.values()]
     calls = [functools.partial(program, *inputs) for program in programs]
-    times = dict(zip(named, medians(calls, REPEATS.value), strict=True))
+    return dict(zip(named, medians(calls, REPEATS.value), strict=True))
+
+
+def _cell(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+
+
+def _ratio(times: dict[str, float | None], name: str) -> str:
+    ours, other = times["ours"], times.get(name)
+    return "-" if ours is None or other is None else f"{other / ours:.2f}"
+
+
+def _pass(gradients: bool) -> str:
+    return "forward + backward" if gradients else "forward"
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def row(variant: Variant, t: int, d: int, gradients: bool) -> str:
+    """A line of the table of attention."""
+    b, h = TOKENS // t, WIDTH // d
+    inputs = draw(b, t, h, d)[: 4 if gradients else 3]
+    times = _times(contenders(variant, t, h), inputs, gradients)
     flops = 4 * b * h * t * t * d * variant.share(t) * (3.5 if gradients else 1)
     ours = times["ours"]
-
-    def cell(seconds: float | None) -> str:
-        return "-" if seconds is None else f"{seconds * 1e3:.3f}"
-
-    def ratio(name: str) -> str:
-        other = times.get(name)
-        return "-" if ours is None or other is None else f"{other / ours:.2f}"
-
     rate = "-" if ours is None else f"{flops / ours / 1e12:.0f}"
-    name = "forward + backward" if gradients else "forward"
-    cells = [variant.name, t, d, name, *(cell(times.get(n)) for n in ("ours", "cuDNN", "dense"))]
-    return "| " + " | ".join(map(str, [*cells, rate, ratio("cuDNN"), ratio("dense")])) + " |"
+    cells = [variant.name, t, d, _pass(gradients)]
+    cells += [_cell(times.get(name)) for name in ("ours", "cuDNN", "dense")]
+    return _line([*cells, rate, _ratio(times, "cuDNN"), _ratio(times, "dense")])
+
+
+def recurrent_row(name: str, d: int, gradients: bool) -> str:
+    """A line of the table of recurrences."""
+    t = RECURRENT_LENGTH
+    inputs = draw_recurrent(name, TOKENS // t, t, WIDTH // d, d)[: 2 if gradients else 1]
+    times = _times(recurrent_contenders(), inputs, gradients)
+    cells = [name, t, d, _pass(gradients), *map(_cell, times.values())]
+    return _line([*cells, _ratio(times, "chunked"), _ratio(times, "scan")])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -179,23 +260,33 @@ def main(argv: Sequence[str]) -> int:
         return 0
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}, jaxlib {jaxlib.__version__}, bfloat16\n")
+    dims = list(map(int, DIMS.value))
     wrong = 0
-    for variant in VARIANTS:
-        for d in map(int, DIMS.value):
-            try:
-                distance = apart(variant, d)
-            except NotImplementedError as reason:
-                print(f"{variant.name}, d={d}: {reason}", flush=True)
-                continue
-            wrong += not distance < TOLERANCE
-            print(f"{variant.name}, d={d}: {distance:.1e} from dense float32", flush=True)
+    attention = {f"{v.name}, d={d}": functools.partial(apart, v, d) for v in VARIANTS for d in dims}
+    recurrent = {
+        f"{n}, d={d}": functools.partial(recurrent_apart, n, d) for n in RECURRENCES for d in dims
+    }
+    for name, distance_of in (attention | recurrent).items():
+        try:
+            distance = distance_of()
+        except NotImplementedError as reason:
+            print(f"{name}: {reason}", flush=True)
+            continue
+        wrong += not distance < TOLERANCE
+        print(f"{name}: {distance:.1e} from float32", flush=True)
     print("\n| attention | t | d | pass | ours ms | cuDNN ms | dense ms | TFLOP/s | cuDNN / ours "
           "| dense / ours |\n" + "|---" * 10 + "|")  # fmt: skip
     for variant in VARIANTS:
-        for d in map(int, DIMS.value):
+        for d in dims:
             for t in map(int, LENGTHS.value):
                 for gradients in (False, True):
                     print(row(variant, t, d, gradients), flush=True)
+    print("\n| recurrence | t | d | pass | ours ms | chunked ms | scan ms | chunked / ours "
+          "| scan / ours |\n" + "|---" * 9 + "|")  # fmt: skip
+    for name in RECURRENCES:
+        for d in dims:
+            for gradients in (False, True):
+                print(recurrent_row(name, d, gradients), flush=True)
     return 3 if wrong else 0
 
 

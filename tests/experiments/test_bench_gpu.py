@@ -1,6 +1,8 @@
 """The benchmark on GPUs, as far as a machine without one can run it."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import bench_gpu
@@ -28,3 +30,15 @@ def test_contenders_compute_the_same(variant):
     want = attend(*arrays, implementation="reference", **variant.options(t, h))
     got = named["dense"](*arrays)
     assert jnp.allclose(got, want, atol=1e-5)
+
+
+def test_recurrent_contenders_compute_the_same():
+    named = bench_gpu.recurrent_contenders()
+    for name in bench_gpu.RECURRENCES:
+        arrays, d_out = bench_gpu.draw_recurrent(name, 1, 5, 2, 4)
+        assert jax.eval_shape(named["chunked"], arrays).shape == d_out.shape
+    arrays, d_out = bench_gpu.draw_recurrent("decay per head", 1, 5, 2, 4)
+    chunked, scan = (
+        jax.jit(bench_gpu.with_gradients(named[n]))(arrays, d_out)[0] for n in ("chunked", "scan")
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-2), chunked, scan)
