@@ -3,11 +3,11 @@
     python -m experiments.aot --config=configs/in_context_regression.py:paper --topology=v5e:16x16
 
 Prints what each program needs of every chip: bytes of arguments (parameters and the optimizer's
-state among them), outputs and temporaries, against the chip's memory; FLOPs; collectives. Nothing
-is run, so an experiment whose next program depends on results stops there. Fields of the config
-are set as for the experiment itself: --config.batch_size=512. With --cycles also the estimated
-cycles (static) of each Pallas kernel, all programs together. Needs libtpu: pip install
-'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
+state among them), outputs and temporaries, against the chip's memory; FLOPs; collectives; and the
+estimated cycles (static) of each Pallas kernel, all programs together (--nocycles leaves those
+out, and compiles faster). Nothing is run, so an experiment whose next program depends on results
+stops there. Fields of the config are set as for the experiment itself: --config.batch_size=512.
+Needs libtpu: pip install 'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
 """
 
 import importlib
@@ -18,31 +18,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before jax is imported: libtpu describes chips without looking for any.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+from experiments.libtpu import SETTINGS, run_estimating
+
+os.environ.update(SETTINGS | os.environ)  # Before jax is imported.
 
 from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import config_flags
 
 from jattn.training import Parallel, Run, UsageError
-from jattn.training.planning import Enough, Planner, Program, estimated_cycles
+from jattn.training.planning import Enough, Planner, Program
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config, FILE[:preset].")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and grid, e.g. v5e:16x16 or v5p:2x2x4.")
 STRATEGY = flags.DEFINE_enum("strategy", "jit", ("jit", "shard_map"), "parallel.strategy.")
 PROGRAMS = flags.DEFINE_integer("programs", 3, "Programs to compile at most.")
-ESTIMATE = flags.DEFINE_bool("cycles", False, "Estimate cycles of kernels; compiles longer.")
+ESTIMATE = flags.DEFINE_bool("cycles", True, "Estimate cycles of kernels; compiles longer.")
 flags.mark_flags_as_required(["config", "topology"])
 
 GIB = 2**30
 KERNELS = ("attend_", "recur_", "decode")
-# Where libtpu leaves its estimates, which it is told before it is loaded: in a process of its own.
-DUMP = "--xla_jf_dump_static_llo_profile_to="
 # Memory of a chip, GiB (of a device, where a chip shows as two).
 MEMORY = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32, "tpu7x": 96}
 
@@ -103,7 +98,9 @@ def report(programs: list[Program], topology: str) -> bool:
         fits &= used <= memory
         sizes = " ".join(f"{_size(n):>10}" for n in (p.arguments, p.outputs, p.temporaries))
         print(f"{p.name[:32]:32} {sizes} {used / memory:9.2%} {p.flops:.3g}")
-        for kind, (count, size) in sorted(p.collectives.items()):
+        if p.collectives is None:
+            print("    collectives unknown: libtpu cannot print this program")
+        for kind, (count, size) in sorted((p.collectives or {}).items()):
             print(f"    {count} x {kind}, {_size(size)}")
     return fits
 
@@ -118,17 +115,14 @@ def _size(count: float) -> str:
 
 def with_cycles(arguments: list[str]) -> int:
     """Runs the same command with libtpu's estimates on, and prints those of kernels."""
-    own = [argument for argument in arguments if argument.lstrip("-") != "cycles"]
-    command = [sys.executable, "-m", "experiments.aot", *own]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = os.environ | {"LIBTPU_INIT_ARGS": DUMP + folder}
-        done = subprocess.run(command, env=settings, check=False, capture_output=True, text=True)
-        found = estimated_cycles(folder)
+    command = [sys.executable, "-m", "experiments.aot", *arguments, "--nocycles"]
+    done, found = run_estimating(command)
     if done.returncode < 0:  # The estimator does not know every program, and ends the process.
-        print("no estimated cycles: libtpu's estimator cannot read these programs")
+        print("no estimated cycles: libtpu's estimator cannot read these programs", flush=True)
         return subprocess.run(command, check=False).returncode
-    print(done.stdout, end="")
     print(done.stderr, end="", file=sys.stderr)
+    if not found:  # Nothing was compiled; why, it has said.
+        return done.returncode
     kernels = {name: cycles for name, cycles in found.items() if name.startswith(KERNELS)}
     print("estimated cycles (static):" if kernels else "no Pallas kernel in these programs")
     for kernel, cycles in sorted(kernels.items()):

@@ -1,97 +1,153 @@
 """Estimated cycles (static) of the attention kernels on TPUs, next to jax's flash attention.
 
-    python -m experiments.tpu_cycles --chips=v5e,v6e
+    python -m experiments.tpu_cycles                          all tables
+    python -m experiments.tpu_cycles --chips=v5e --only=variants
 
 libtpu compiles each program for the chip, on any machine, and estimates the cycles of every part
-from its final schedule. These are estimates, not times: right in ranking, optimistic where memory
-decides. Causal, batch 1, 2 heads, 2048 tokens, bfloat16. Ours takes `[b, t, h, d]` and pays for
-the change of layout; jax's takes `[b, h, t, d]`, and has the better of two sizes of blocks.
+from its final schedule (pip install 'jattn[tpu]'). These are estimates, not times: right in
+ranking, optimistic where memory decides. Batch 1, 2 heads, 2048 tokens, bfloat16, blocks from the
+table (see experiments.tune). Exit status 3 if a goal is missed.
+
+flash: causal. Ours takes `[b, t, h, d]` and pays for the change of layout; jax's takes
+`[b, h, t, d]`, and once the same arrays as ours, which it then turns. It has the better of two
+sizes of blocks.
+
+variants: what comes on top of causal attention, against plain at equal blocks. A biased program
+reads its bias, and gives its gradient.
+
+window: a window of 256 tokens against causal. At best it costs the share of 128 x 128 blocks that
+it visits.
 """
 
-import os
-import subprocess
+import importlib.util
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 
 from absl import app, flags
+from rich.console import Console
 
-from jattn.training.planning import estimated_cycles
+from experiments.libtpu import TOPOLOGIES
+from experiments.tpu_program import EXTRAS, MASKS, WINDOW, TpuProgram, cycles
+from jattn.training.progress import progress
 
 CHIPS = flags.DEFINE_list("chips", ["v5e", "v6e"], "Chips to compile for.")
+ONLY = flags.DEFINE_list("only", None, "Tables; all by default.")
 
-PREAMBLE = """
-import sys, numpy as np, jax, jax.numpy as jnp
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+# At most so many times the cycles of what it is compared with.
+FLASH_GOALS = {False: 1.05, True: 0.9}
+VARIANT_GOAL = 1.25
+WINDOW_GOAL = 1.2  # of the share of blocks it visits
+PASSES = {False: "forward", True: "forward + backward"}
 
-chip, dim, length, heads, gradient = sys.argv[1], int(sys.argv[2]), 2048, 2, sys.argv[3] == "both"
-
-def compile_it(forward, shape):
-    count = 3
-    if gradient:
-        only, count = forward, 4
-        forward = lambda d, q, k, v: jax.vjp(only, q, k, v)[1](d)
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=f"{chip}:2x2").devices
-    mesh = Mesh(np.array(devices[:1]), ("x",))
-    x = jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, P()))
-    mapped = jax.shard_map(forward, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
-    jax.jit(mapped).lower(*[x] * count).compile()
-"""
-OURS = """
-from jattn import attend, masks
-mask = masks.sliding_window(256) if len(sys.argv) > 4 else masks.causal()
-compile_it(lambda q, k, v: attend(q, k, v, mask=mask, implementation="pallas"),
-           (1, length, heads, dim))
-"""
-FLASH = """
-from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, flash_attention
-n = int(sys.argv[4])
-names = ("block_q", "block_k_major", "block_k", "block_q_major_dkv", "block_k_major_dkv",
-         "block_k_dkv", "block_q_dkv", "block_k_major_dq", "block_k_dq", "block_q_dq")
-sizes = BlockSizes(block_b=1, **{name: n for name in names})
-compile_it(lambda q, k, v: flash_attention(q, k, v, causal=True, sm_scale=dim**-0.5,
-                                           block_sizes=sizes), (1, heads, length, dim))
-"""
+Advance = Callable[[], None]
+Row = tuple[str, bool]  # of a table, and whether its goal is met
 
 
-def cycles(script: str, *arguments: object) -> tuple[int, int]:
-    """Estimated cycles of the kernels, and of everything, of one program."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "LIBTPU_INIT_ARGS": f"--xla_jf_dump_static_llo_profile_to={folder}",
-        }
-        subprocess.run(
-            [sys.executable, "-c", PREAMBLE + script, *map(str, arguments)],
-            env=os.environ | settings,
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
-        found = estimated_cycles(folder)
-    kernels = sum(n for name, n in found.items() if name.startswith("attend_"))
-    return kernels, sum(found.values())
+def total(program: TpuProgram, advance: Advance) -> tuple[int, int] | None:
+    """Cycles of our kernels, and of everything; None where there is no estimate."""
+    found = cycles(program)
+    advance()
+    if found is None:
+        return None
+    ours = sum(count for name, count in found.items() if name.startswith("attend_"))
+    return ours, sum(found.values())
 
 
-def main(_: list[str]) -> None:
+def ratio(ours: int, theirs: int, goal: float) -> Row:
+    """Ours to theirs, and whether that is the goal."""
+    met = ours <= goal * theirs
+    return f"{ours / theirs:.2f}{'' if met else ' (missed)'}", met
+
+
+def flash_rows(chip: str, advance: Advance) -> Iterator[Row]:
+    """Against jax's flash attention."""
+    for dim in (128, 64):
+        for backward, name in PASSES.items():
+            program = TpuProgram(chip, dim, backward)
+            kernels, ours = total(program, advance) or (0, 0)
+            rivals = []
+            for turned in (False, True):
+                tried = [
+                    total(program._replace(flash=n, turned=turned), advance) for n in (512, 1024)
+                ]
+                rivals.append(min(all_[1] for all_ in tried if all_))
+            flash, turned_flash = rivals
+            text, met = ratio(ours, flash, FLASH_GOALS[backward])
+            numbers = " | ".join(f"{n:,}" for n in (kernels, ours, flash))
+            row = f"{chip} | {dim} | {name} | {numbers} | {text}"
+            yield f"{row} | {turned_flash:,} | {ours / turned_flash:.2f}", met
+
+
+def variant_rows(chip: str, advance: Advance) -> Iterator[Row]:
+    """Against plain attention."""
+    for backward, name in PASSES.items():
+        plain, *others = [total(TpuProgram(chip, 128, backward, extra=x), advance) for x in EXTRAS]
+        assert plain is not None
+        ratios = [
+            ratio(x[1], plain[1], VARIANT_GOAL) if x else ("no estimate", True) for x in others
+        ]
+        row = " | ".join(text for text, _ in ratios)
+        yield f"{chip} | {name} | {plain[1]:,} | {row}", all(met for _, met in ratios)
+
+
+def window_rows(chip: str, advance: Advance) -> Iterator[Row]:
+    """A window against causal, kernels only."""
+    for backward, name in PASSES.items():
+        program = TpuProgram(chip, 128, backward)
+        causal, window = (total(program._replace(mask=mask), advance) for mask in MASKS)
+        assert causal is not None
+        assert window is not None
+        t = program.length
+        blocks = [(mask.tiles(t, t, 128, 128) > 0).sum() for mask in MASKS.values()]
+        share = blocks[1] / blocks[0]
+        text, met = ratio(window[0], causal[0], WINDOW_GOAL * share)
+        yield f"{chip} | {name} | {causal[0]:,} | {window[0]:,} | {text} | {share:.2f}", met
+
+
+# Name: heading, rows of a chip, and how many programs they compile.
+TABLES = {
+    "flash": (
+        "chip | d | pass | kernels | with layouts | jax flash | ratio "
+        "| jax flash, same layout | ratio",
+        flash_rows,
+        20,
+    ),
+    "variants": (
+        f"chip | pass | {' | '.join(EXTRAS)}",
+        variant_rows,
+        2 * len(EXTRAS),
+    ),
+    "window": (
+        f"chip | pass | causal | window of {WINDOW} | ratio | visited blocks",
+        window_rows,
+        4,
+    ),
+}
+
+
+def main(argv: list[str]) -> None:
     """The command line; see the module's docstring."""
-    print("| chip | d | pass | kernels | with layouts | jax flash | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for chip in CHIPS.value:
-        for dim in (128, 64):
-            for kind, name in (("forward", "forward"), ("both", "forward + backward")):
-                kernels, total = cycles(OURS, chip, dim, kind)
-                flash = min(cycles(FLASH, chip, dim, kind, n)[1] for n in (512, 1024))
-                row = (kernels, total, flash)
-                numbers = " | ".join(f"{n:,}" for n in row)
-                print(f"| {chip} | {dim} | {name} | {numbers} | {total / flash:.2f} |", flush=True)
-        dense, windowed = cycles(OURS, chip, 128, "forward"), cycles(OURS, chip, 128, "forward", 1)
-        print(f"| {chip} | 128 | forward, window of 256 | {windowed[0]:,} | {windowed[1]:,} | | "
-              f"{windowed[0] / dense[0]:.2f} of causal |", flush=True)  # fmt: skip
+    names = ONLY.value or list(TABLES)
+    wrong = [f"--chips: no chip {chip!r}" for chip in CHIPS.value if chip not in TOPOLOGIES]
+    wrong += [f"--only: no table {name!r}" for name in names if name not in TABLES]
+    wrong += [f"argument {argument!r}" for argument in argv[1:]]
+    if importlib.util.find_spec("libtpu") is None:
+        wrong.append("libtpu is missing: pip install 'jattn[tpu]'")
+    if wrong:
+        known = f"chips are {', '.join(TOPOLOGIES)}; tables {', '.join(TABLES)}"
+        print(f"tpu_cycles: {wrong[0]}; {known}", file=sys.stderr)
+        sys.exit(2)
+    all_met = True
+    count = len(CHIPS.value) * sum(TABLES[name][2] for name in names)
+    with progress(Console(stderr=True), "programs", count) as advance:
+        for name in names:
+            heading, rows, _ = TABLES[name]
+            print(f"\n| {heading} |\n|{'---|' * len(heading.split(' | '))}", flush=True)
+            for chip in CHIPS.value:
+                for row, met in rows(chip, lambda: advance(1)):
+                    print(f"| {row} |", flush=True)
+                    all_met &= met
+    sys.exit(0 if all_met else 3)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,17 @@ def platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def device_kind() -> str:
+    """The kind of device a program is being made for, e.g. "TPU v6 lite"; see `platform`.
+
+    Example:
+        >>> isinstance(device_kind(), str)
+        True
+    """
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return jax.devices()[0].device_kind if device is None else device.device_kind
+
+
 def is_hopper() -> bool:
     """Whether the GPU is of the Hopper generation: H100, H200 and their kin.
 
@@ -27,9 +38,7 @@ def is_hopper() -> bool:
         >>> is_hopper()
         False
     """
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    kind = jax.devices()[0].device_kind if device is None else device.device_kind
-    return platform() == "gpu" and re.search(r"\bG?H\d+", kind) is not None
+    return platform() == "gpu" and re.search(r"\bG?H\d+", device_kind()) is not None
 
 
 def kernels_can_run() -> bool:

@@ -1,13 +1,12 @@
 """The softmax-like engine: score -> bias -> score_mod -> mask -> normalise -> aggregate."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jattn.attention.blocks import Blocks
+from jattn.attention.blocks import Blocks, check_blocks, table_blocks
 from jattn.attention.blockwise import blockwise
 from jattn.attention.case import Case, make_case
 from jattn.attention.masks import Mask, band
@@ -78,7 +77,8 @@ def attend(
         implementation: "reference" (dense; any order and mode of differentiation), "blockwise"
             (memory grows with t + s; reverse-mode only), "pallas" (the kernel for TPUs, or for
             Hopper GPUs; elsewhere the TPU's, interpreted, which is slow), "cudnn", or None to
-            choose; see `explain`. A `Blocks` is "pallas" with tiles of those sizes, on TPUs.
+            choose; see `explain`. A `Blocks` is "pallas" on TPUs with tiles of those sizes;
+            otherwise they come from a table of chips and shapes.
 
     Returns:
         out `[b, t, h, e]` in query's dtype; then, if asked for, lse `[b, t, h]` in float32
@@ -98,22 +98,22 @@ def attend(
         >>> out.shape, lse.shape
         ((1, 16, 4, 8), (1, 16, 4))
     """
-    blocks = implementation if isinstance(implementation, Blocks) else Blocks()
-    implementation = "pallas" if isinstance(implementation, Blocks) else implementation
     case = make_case(
         query, key, value, mask=mask, bias=bias, score_mod=score_mod, normalizer=normalizer,
         sink=sink, scale=scale, return_lse=return_lse, return_weights=return_weights,
     )  # fmt: skip
     selection = _select(case, implementation)
+    weights = None
     if selection.chosen is None:
-        reason = dict(selection.refused)[str(implementation)]
-        raise NotImplementedError(f"implementation={implementation!r}: {reason}")
+        name = _name(implementation)
+        reason = dict(selection.refused)[str(name)]
+        raise NotImplementedError(f"implementation={name!r}: {reason}")
     if selection.chosen == "reference":
         out, lse, weights = reference(case)
+    elif selection.chosen == "pallas":
+        out, lse = _pallas(case, selection.blocks)
     else:
-        run = {"blockwise": blockwise, "cudnn": _cudnn, "pallas": partial(_pallas, blocks=blocks)}
-        out, lse = run[selection.chosen](case)
-        weights = None
+        out, lse = {"blockwise": blockwise, "cudnn": _cudnn}[selection.chosen](case)
     returned = (out, *([lse] if return_lse else []), *([weights] if return_weights else []))
     return returned if len(returned) > 1 else out
 
@@ -124,15 +124,19 @@ class Selection(NamedTuple):
     Attributes:
         chosen: its name; None where the one asked for cannot do it.
         refused: pairs of a name and the reason.
+        blocks: sizes of tiles, where the TPU kernels are chosen.
+        blocks_from: where these sizes come from.
     """
 
     chosen: str | None
     refused: tuple[tuple[str, str], ...]
+    blocks: Blocks | None = None
+    blocks_from: str | None = None
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"chosen: {self.chosen}", *(f"not {name}: {reason}" for name, reason in self.refused)]
-        )
+        tiles = [] if self.blocks is None else [f"{self.blocks} from {self.blocks_from}"]
+        refused = [f"not {name}: {reason}" for name, reason in self.refused]
+        return "\n".join([f"chosen: {self.chosen}", *tiles, *refused])
 
 
 def explain(query: Array, key: Array, value: Array, **options) -> Selection:
@@ -159,15 +163,19 @@ def explain(query: Array, key: Array, value: Array, **options) -> Selection:
     return _select(make_case(query, key, value, **options), implementation)
 
 
-def _select(case: Case, implementation: str | None) -> Selection:
-    check_choice("implementation", implementation, (None, *IMPLEMENTATIONS))
+def _select(case: Case, implementation: str | Blocks | None) -> Selection:
+    given = implementation if isinstance(implementation, Blocks) else None
+    if given is not None:
+        check_blocks(given)
+    name = _name(implementation)
+    check_choice("implementation", name, (None, *IMPLEMENTATIONS))
     kernels = kernels_can_run()
     cannot = {
         "blockwise": "it never holds the weights (return_weights)" if case.return_weights else None,
-        "pallas": _pallas_refusal(case) if implementation == "pallas" or kernels else None,
+        "pallas": _pallas_refusal(case, given) if name == "pallas" or kernels else None,
         "cudnn": _cudnn_refusal(case),
     }
-    if implementation is None:
+    if name is None:
         t, s = case.query.shape[1], case.key.shape[1]
         short = t <= DENSE_QUERIES or t * s < DENSE_SCORES
         if short or cannot["blockwise"]:
@@ -189,12 +197,16 @@ def _select(case: Case, implementation: str | None) -> Selection:
                 "taken only by name, except on Hopper without mask and bias"
             )
     else:
-        chosen = None if cannot.get(implementation) else implementation
-    preferred = f"{chosen} is preferred at this size" if implementation is None else "not asked for"
-    return Selection(
-        chosen,
-        tuple((n, cannot.get(n) or preferred) for n in IMPLEMENTATIONS if n != chosen),
-    )
+        chosen = None if cannot.get(name) else name
+    preferred = f"{chosen} is preferred at this size" if name is None else "not asked for"
+    refused = tuple((n, cannot.get(n) or preferred) for n in IMPLEMENTATIONS if n != chosen)
+    if chosen != "pallas" or platform() == "gpu":
+        return Selection(chosen, refused)
+    return Selection(chosen, refused, *((given, "the caller") if given else table_blocks(case)))
+
+
+def _name(implementation: str | Blocks | None) -> str | None:
+    return "pallas" if isinstance(implementation, Blocks) else implementation
 
 
 def _cudnn_refusal(case: Case) -> str | None:
@@ -231,24 +243,24 @@ def _cudnn_window(mask: Mask) -> dict[str, Any]:
     return {"is_causal": True, "local_window_size": None if low is None else (-low, 0)}
 
 
-def _pallas_refusal(case: Case) -> str | None:
+def _pallas_refusal(case: Case, blocks: Blocks | None) -> str | None:
     """Why no Pallas kernel can serve, or None."""
     # Either import loads Pallas, which takes its time.
     if platform() == "gpu":
         if not is_hopper():
             return "its GPU kernels are for Hopper (H100, H200)"
+        if blocks is not None:
+            return "the GPU kernels choose their own blocks"
         from jattn.attention.pallas_gpu import refusal
     else:
         from jattn.attention.pallas_tpu import refusal
     return refusal(case)
 
 
-def _pallas(case: Case, blocks: Blocks) -> tuple[Array, Array]:
-    if platform() == "gpu":
+def _pallas(case: Case, blocks: Blocks | None) -> tuple[Array, Array]:
+    if blocks is None:
         from jattn.attention.pallas_gpu import pallas_gpu
 
-        if blocks != Blocks():
-            raise NotImplementedError("implementation: the GPU kernels choose their own blocks")
         return pallas_gpu(case)
     from jattn.attention.pallas_tpu import pallas_tpu
 

@@ -1,14 +1,36 @@
-"""Sizes of the tiles that kernels work on."""
+"""Sizes of the tiles that kernels work on: given, or from a table of chips and shapes."""
 
+import json
+from pathlib import Path
 from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jattn.attention.case import Case
+from jattn.attention.masks import Mask, band
+from jattn.platforms import device_kind
+
+LANES = 128
+HEAD_SIZES = (64, 128, 256)  # The table's classes: up to so many.
+CHIPS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+}
 
 
 class Blocks(NamedTuple):
-    """Sizes of tiles for `attend(..., implementation=Blocks(...))`, the Pallas kernels.
+    """Sizes of tiles for `attend(..., implementation=Blocks(...))`, the Pallas kernels on TPUs.
 
-    A tile of keys is worked on in parts, so that the chip's units overlap. Sequences shorter than
-    a block make one block, of whole registers (128). Equal numbers of queries and keys let a
-    causal kernel know which part of a tile meets which queries.
+    A tile of keys is worked on in parts, so that the chip's units overlap. Sequences are cut into
+    as few blocks as these sizes allow, all of about the same length, in whole registers (128).
+    Equal numbers of queries and keys let a causal kernel know which part of a tile meets which
+    queries. Without an implementation or with "pallas", the sizes come from a table made by
+    `python -m experiments.tune`; `jattn.attention.explain` says which.
 
     Attributes:
         query, key: block of queries and of keys, forward.
@@ -26,3 +48,62 @@ class Blocks(NamedTuple):
     backward_query: int = 1024
     backward_key: int = 1024
     backward_key_part: int = 256
+
+
+_TABLE = json.loads(Path(__file__).with_name("block_table.json").read_text())
+
+
+def check_blocks(blocks: Blocks) -> None:
+    """Checks sizes that someone gave.
+
+    Raises:
+        ValueError: a size is no multiple of 128.
+    """
+    for name, size in blocks._asdict().items():
+        if size < LANES or size % LANES:
+            raise ValueError(f"implementation: expected {name} a multiple of {LANES}, got {size}")
+
+
+def class_name(head_size: int, mask: str) -> str:
+    """The table's name of a class.
+
+    Example:
+        >>> class_name(64, "causal")
+        'heads up to 64, causal'
+    """
+    return f"heads up to {head_size}, {mask}"
+
+
+def table_blocks(case: Case) -> tuple[Blocks, str]:
+    """The blocks for a case on the chip at hand, and where they come from.
+
+    The table knows bfloat16 and masks that are bands, or none. What it does not know gets the
+    defaults.
+    """
+    chip = CHIPS.get(device_kind())
+    head_size = max(case.query.shape[3], case.value.shape[3])
+    sizes = [size for size in HEAD_SIZES if head_size <= size]
+    dtype = jnp.result_type(case.query, case.key, case.value)
+    mask = _mask_class(case.mask)
+    unknown = {
+        f"chip {device_kind()!r}": chip not in _TABLE,
+        f"dtype {dtype}": dtype != jnp.bfloat16,
+        f"head size {head_size}": not sizes,
+        "mask that is no band": mask is None,
+    }
+    for reason, holds in unknown.items():
+        if holds:
+            return Blocks(), f"the defaults: the table has no {reason}"
+    name = class_name(sizes[0], str(mask))
+    entry = _TABLE[chip].get(name)
+    if entry is None:
+        return Blocks(), f"the defaults: the table has nothing for {chip}, {name}"
+    return Blocks(*(entry[field] for field in Blocks._fields)), f"the table for {chip}, {name}"
+
+
+def _mask_class(mask: Mask | None) -> str | None:
+    """ "window" for a band with two edges, "causal" for one with fewer or no mask, else None."""
+    bounds = (None, None) if mask is None else band(mask)
+    if bounds is None:
+        return None
+    return "causal" if None in bounds else "window"

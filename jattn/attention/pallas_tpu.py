@@ -92,10 +92,11 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
 
 
 def _fit(t: int, s: int, block_q: int, block_k: int, part: int) -> Tile:
-    """Blocks no longer than the sequences, in multiples of a register's 128 lanes."""
+    """As few blocks as can be, all of one length, in multiples of a register's 128 lanes."""
 
     def fit(length, block):
-        return min(block, -(-length // 128) * 128)
+        count = -(-length // block)
+        return -(-length // (128 * count)) * 128
 
     block_q, block_k = fit(t, block_q), fit(s, block_k)
     return Tile(block_q, block_k, math.gcd(block_k, part), None)

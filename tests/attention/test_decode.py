@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.libtpu import TOPOLOGIES
 from jattn import attend
 from jattn.attention import decode
 from tests import tpu_compile
@@ -84,7 +85,7 @@ for h, g, d in ((8, 2, 128), (8, 8, 64), (3, 3, 80)):
     cache = jax.ShapeDtypeStruct((4, 4096, g, d), jnp.bfloat16)
     lengths = jax.ShapeDtypeStruct((4,), jnp.int32)
     compiled = compile_on_one(
-        "{tpu_compile.CHIPS[chip]}", lambda *x: decode(*x, window=1000, splits=2),
+        "{TOPOLOGIES[chip]}", lambda *x: decode(*x, window=1000, splits=2),
         query, cache, cache, lengths,
     )
     report(d=d, kernel="decode" in compiled.as_text(),

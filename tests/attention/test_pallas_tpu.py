@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.libtpu import TOPOLOGIES
 from jattn import attend, masks
 from jattn.attention import explain, scores
 from jattn.attention.blocks import Blocks
@@ -118,9 +119,9 @@ def check(topology, name, **kw):
 """
 
 
-@pytest.mark.parametrize("chip", tpu_compile.CHIPS)
+@pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_compiles_for_every_chip_in_linear_memory_with_a_true_cost(chip):
-    topology = tpu_compile.CHIPS[chip]
+    topology = TOPOLOGIES[chip]
     script = f"check({topology!r}, 'plain', mask=masks.causal())"
     forward, gradient = tpu_compile.run(COMPILE + script)
     flops = 4 * 8 * 4096**2 * 128 / 2  # Two products, half of the pairs.
@@ -132,10 +133,10 @@ def test_compiles_for_every_chip_in_linear_memory_with_a_true_cost(chip):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chip", tpu_compile.CHIPS)
+@pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_compiles_with_everything(chip):
     script = (
-        f"topology = {tpu_compile.CHIPS[chip]!r}"
+        f"topology = {TOPOLOGIES[chip]!r}"
         + """
 small = dict(h=6, g=2, t=1024, s=1024, d=64, e=64)
 for d in (16, 40, 64, 80, 96, 192, 256):

@@ -5,19 +5,21 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from jattn.training.planning import collectives
-from tests.tpu_compile import SETTINGS
+from experiments.libtpu import SETTINGS
+from jattn.training.planning import Planner, collectives
 
 pytestmark = pytest.mark.kernels
 
 
-def aot(*arguments, timeout=400):
+def aot(*arguments, timeout=400, cycles=False):
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("needs libtpu: pip install 'jattn[tpu]'")
     return subprocess.run(
-        [sys.executable, "-m", "experiments.aot", *arguments],
+        [sys.executable, "-m", "experiments.aot", *arguments, *([] if cycles else ["--nocycles"])],
         env=os.environ | SETTINGS,
         capture_output=True,
         text=True,
@@ -53,7 +55,7 @@ def test_paper_presets_compile_for_pods(name, topology, strategy):
 def test_cycles_are_estimated_or_said_not_to_be():
     done = aot(
         "--config=configs/dynamical_systems.py:paper", "--topology=v5e:2x2", "--programs=1",
-        "--cycles",
+        cycles=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "of memory" in done.stdout
@@ -71,6 +73,19 @@ def test_a_topology_that_does_not_exist_is_one_clear_line(topology, message):
     done = aot("--config=configs/pavlovian.py", f"--topology={topology}")
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_program_that_cannot_be_printed_is_planned_without_its_collectives(monkeypatch):
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure async-update")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", refuse)
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    x = jax.device_put(jnp.ones(4), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    planner = Planner(jax.devices(), 2)
+    planner.compile("double", jax.jit(lambda x: 2 * x), x)
+    assert planner.programs[0].collectives is None
+    assert planner.programs[0].arguments == 16
 
 
 def test_collectives_are_counted_by_kind():

@@ -38,6 +38,8 @@ class Plane(NamedTuple):
         x = jnp.swapaxes(self.array, 2, 3) if along_q and not along_k else self.array
         if x.dtype == bool:
             return x.astype(jnp.int8 if along_q and along_k else jnp.int32)
+        if along_q and along_k and x.dtype == jnp.bfloat16:  # The kernel widens its tile.
+            return x
         return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     def spec(self) -> pl.BlockSpec:
@@ -61,7 +63,7 @@ class Plane(NamedTuple):
         along_q, along_k = self.varies
         if along_q and along_k:
             tile = ref[0, 0, :, keys]
-            tile = tile.astype(jnp.float32) if tile.dtype == jnp.int8 else tile
+            tile = tile.astype(jnp.float32) if tile.dtype in (jnp.int8, jnp.bfloat16) else tile
             tile = tile.T
         elif along_k:
             tile = column(ref[0, 0, :, keys])
