@@ -11,13 +11,22 @@ so that a chunk entered with state S writes W + U S. What is left is the walk, w
 the backward pass is the same walk from the end.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.recurrence.chunked import _between, _elapsed, _pairs, _unit_lower_inverse
+from jattn.recurrence.chunked import (
+    GENTLE,
+    _between,
+    _elapsed,
+    _is_gentle,
+    _lower_products,
+    _pairs,
+    _unit_lower_inverse,
+)
 from jattn.recurrence.walk import CHUNK, COLUMNS, Steps, walk
 
 
@@ -58,12 +67,16 @@ def recur_pallas(
         x = jnp.swapaxes(x, 1, 2)
         return x.reshape(*x.shape[:2], -1, CHUNK, x.shape[3])
 
+    prepare = functools.partial(_prepare, gentle=False)
     if decay is not None:
+        if decay.shape[3] > 1:
+            gentle = functools.partial(_prepare, gentle=True)
+            prepare = functools.partial(jax.lax.cond, _is_gentle(decay, CHUNK), gentle, prepare)
         decay = split(decay, whole=decay.shape[3] > 1)
     if beta is not None:
         beta = split(beta[..., None], whole=False)
     # Kept for the backward pass are its inputs and its results, not what is between.
-    chunks = jax.checkpoint(_prepare)(split(query), split(key), split(value), decay, beta)
+    chunks = jax.checkpoint(prepare)(split(query), split(key), split(value), decay, beta)
     state = jnp.pad(state, ((0, 0), (0, 0), (0, -d % COLUMNS), (0, -e % COLUMNS)))
     if beta is None:
         totals = _product(chunks.kept.mT, chunks.writes).astype(jnp.bfloat16)
@@ -112,19 +125,28 @@ def _prepare(
     value: Float[Array, "b h n c e"],
     decay: Float[Array, "b h n c #d"] | None,
     beta: Float[Array, "b h n c 1"] | None,
+    gentle: bool,
 ) -> _Chunks:
-    read, met, kept, elapsed = query, key, key, None
+    """All chunks' part; if `gentle`, with decays that may be factored, as in `recur_chunked`."""
+    read, met, kept, pairs = query, key, key, _pairs
     remains = jnp.ones((*key.shape[:3], key.shape[4]), key.dtype)
     if decay is not None:
-        elapsed = _elapsed(decay)
-        since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
+        if gentle:
+            total = jnp.matmul(jnp.tri(CHUNK, dtype=decay.dtype), decay, precision="highest")
+            since_start = jnp.exp(jnp.maximum(total, -1 - GENTLE))
+            undone = key / since_start
+            kept = undone * since_start[..., -1:, :]
+            pairs = lambda x, _: _lower_products(x * since_start, undone)
+        else:
+            elapsed = _elapsed(decay)
+            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
+            kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+            pairs = functools.partial(_pairs, elapsed=elapsed)
         read, met = query * since_start, key * since_start
-        kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
         remains = remains * since_start[..., -1, :]
     low = lambda x: x.astype(jnp.bfloat16)
     writes, meet = value, None
     if beta is not None:
-        inverse = _inverse(beta * jnp.tril(_pairs(key, key, elapsed), -1))
+        inverse = _inverse(beta * jnp.tril(pairs(key, key), -1))
         writes, meet = _product(inverse, beta * value), low(-_product(inverse, beta * met))
-    pairs = _pairs(query, key, elapsed)
-    return _Chunks(low(read), low(pairs), low(kept), low(writes), meet, remains)
+    return _Chunks(low(read), low(pairs(query, key)), low(kept), low(writes), meet, remains)
