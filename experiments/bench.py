@@ -24,8 +24,7 @@ from experiments.bench_training import CPU_DEVICES, seconds_a_step, torch_second
 from jattn.mechanisms.linear.hedgehog import hedgehog_features
 from jattn.mechanisms.linear.recurrent_mixer import unit_norm
 from jattn.mechanisms.linear.retention import log_gamma
-from jattn.mechanisms.linear.taylor_attention import taylor_features
-from jattn.recurrence.feature_maps import FEATURE_MAPS
+from jattn.recurrence.feature_maps import FEATURE_MAPS, taylor_features
 from jattn.training.parallel import split_cpu
 
 _ONLY = flags.DEFINE_list("only", None, "Tables to run; all by default.")
@@ -191,6 +190,9 @@ def family_rows() -> Iterator[Row]:
 
         return run
 
+    def second_order(x):
+        return jnp.concatenate(taylor_features(x, 2), -1)
+
     def normalized(mode: Any, features: Callable):
         sums = recurrence((), mode, features)
 
@@ -204,7 +206,7 @@ def family_rows() -> Iterator[Row]:
     for name, features, inputs in (
         ("linear_attention", FEATURE_MAPS["elu1"], (query, key, ones)),
         ("hedgehog", lambda x: hedgehog_features(x, maps), (query, key, ones)),
-        ("taylor_attention", taylor_features, (small_query, small_key, ones)),
+        ("taylor_attention", second_order, (small_query, small_key, ones)),
     ):
         chunked, parallel = (normalized(mode, features) for mode in ("chunk", "parallel"))
         yield from compare(name, chunked, parallel, inputs, bars)

@@ -1,6 +1,8 @@
 """Shared test set-up: runtime shape checks, a compilation cache, eight simulated devices."""
 
+import itertools
 import os
+from pathlib import Path
 
 # Before jax is imported: eight CPU devices, for the tests of parallel training; and little
 # optimisation of programs, for most run once, for less time than it takes to make them faster.
@@ -24,6 +26,20 @@ keep_cpu_products_apart()
 CACHE = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".jax_cache")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+MAPPINGS = Path("/proc/self/maps")
+_tests_run = itertools.count(1)
+
+
+def pytest_runtest_teardown():
+    """Drops compiled programs before there are too many.
+
+    Each takes memory mappings, of which Linux grants a process 65530; past them LLVM crashes.
+    """
+    if next(_tests_run) % 20 == 0 and MAPPINGS.exists():
+        with MAPPINGS.open("rb") as lines:
+            if sum(1 for _ in lines) > 20_000:
+                jax.clear_caches()
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import numpy as np
 
 import jattn
 from experiments.softmax_parts import figures
-from jattn.mechanisms.linear.softmax_rnn import symmetric_taylor_features, taylor_rnn
+from jattn.mechanisms.linear.softmax_rnn import taylor_rnn
 from jattn.mechanisms.linear.softmax_variants import softmax_variant, taylor_exp
 from jattn.mechanisms.softmax.softplus_attention import unit
+from jattn.recurrence.feature_maps import taylor_features
 from jattn.training import Claim, Run, UsageError, sweep
 
 PAPER = "arXiv 2507.23632"
@@ -135,7 +136,7 @@ def _polynomial() -> list[Claim]:
         # Odd ones go below zero further out.
         far = {n: float(taylor_exp(jnp.float64(-30.0), n)) for n in values}
         one, two = jax.random.normal(jax.random.key(0), (2, 6), jnp.float64)
-        features = [symmetric_taylor_features(y, 4) for y in (one, two)]
+        features = [taylor_features(y, 4) for y in (one, two)]
         squares = [abs(float(a @ b) - float(one @ two) ** n / math.factorial(n))
                    for n, (a, b) in enumerate(zip(*features, strict=True))]  # fmt: skip
     scale = np.abs(np.asarray(x))

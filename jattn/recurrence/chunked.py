@@ -14,6 +14,7 @@ Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -186,30 +187,34 @@ def _sequence(
     def chunk(state, inputs):
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), inputs)  # [h, c, ...]
         query, key, value, decay, beta = inputs
-        read, met, kept, rest, pairs = query, key, key, state, _pairs
-        if decay is not None:
-            if gentle:
-                total = jnp.matmul(jnp.tri(size, dtype=decay.dtype), decay, precision="highest")
-                # No bound where it is true that it is gentle; under vmap both sides are computed.
-                total = jnp.maximum(total, -1 - GENTLE)
-                since_start = jnp.exp(total)
-                undone = key / since_start
-                kept = undone * since_start[..., -1:, :]
-                pairs = lambda x, _: _lower_products(x * since_start, undone)
-            else:
-                elapsed = _elapsed(decay)
-                since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
-                kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-                pairs = functools.partial(_pairs, elapsed=elapsed)
-            read, met = query * since_start, key * since_start
-            rest = since_start[..., -1:, :].mT * state
+        # What tokens are met and read with; what is compared within the chunk, and written to it.
+        met, read, later_key, later_query, kept = key, query, key, query, key
+        pairs: Callable[[Array], Array] = lambda later: _pairs(later, key)
+        remain: Callable[[Array], Array] = lambda written: state + written
+        if decay is not None and gentle:
+            total = jnp.matmul(jnp.tri(size, dtype=decay.dtype), decay, precision="highest")
+            # No bound where it is true that it is gentle; under vmap both sides are computed.
+            total = jnp.maximum(total, -1 - GENTLE)
+            # Behind a barrier, or XLA takes the exponential again wherever it is needed.
+            since_start = jax.lax.optimization_barrier(jnp.exp(total))
+            met, read, kept = key * since_start, query * since_start, key / since_start
+            later_key, later_query = met, read
+            pairs = lambda later: _lower_products(later, kept)
+            remain = lambda written: since_start[..., -1:, :].mT * (state + written)
+        elif decay is not None:
+            elapsed = _elapsed(decay)
+            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
+            met, read = key * since_start, query * since_start
+            kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+            pairs = lambda later: _pairs(later, key, elapsed)
+            remain = lambda written: since_start[..., -1:, :].mT * state + written
         writes = value
         if beta is not None:
             beta = beta[..., None]
-            system = beta * jnp.tril(pairs(key, key), -1)
+            system = beta * jnp.tril(pairs(later_key), -1)
             writes = _unit_lower_inverse(system) @ (beta * (value - met @ state))
-        out = read @ state + pairs(query, key) @ writes
-        return rest + kept.mT @ writes, jnp.moveaxis(out, 0, 1)
+        out = read @ state + pairs(later_query) @ writes
+        return remain(kept.mT @ writes), jnp.moveaxis(out, 0, 1)
 
     inputs = jax.tree.map(split, (query, key, value, decay, beta))
     state, out = jax.lax.scan(chunk, state, inputs)

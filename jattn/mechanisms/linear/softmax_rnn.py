@@ -15,13 +15,9 @@ by |s|^(N+1) max(1, e^s) / (N+1)! in each weight. Odd orders may give negative w
 no sum divides safely: they need the length.
 """
 
-import functools
-import itertools
-import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_choice
@@ -29,61 +25,9 @@ from jattn.mechanisms import projections as p
 from jattn.mechanisms.linear.linear_attention import linear_attention
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.mechanisms.softmax.softplus_attention import unit
+from jattn.recurrence.feature_maps import taylor_features
 
 NORMALIZERS = ("sum", "l2")
-
-
-@functools.cache
-def _products(size: int, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each product of `order` channels, in rising sequence, by the product of one channel fewer.
-
-    Returns:
-        Index of that product among those of one order less, the channel that joins it, and the
-        weight: the root of how often the product occurs among all d^n, over the root of n!.
-    """
-    chosen = list(itertools.combinations_with_replacement(range(size), order))
-    before = itertools.combinations_with_replacement(range(size), order - 1)
-    place = {product: i for i, product in enumerate(before)}
-    weight = [math.prod(math.factorial(c.count(i)) for i in set(c)) ** -0.5 for c in chosen]
-    return (
-        np.array([place[c[:-1]] for c in chosen], np.int32),
-        np.array([c[-1] for c in chosen], np.int32),
-        np.array(weight),
-    )
-
-
-def symmetric_taylor_features(
-    x: Float[Array, "*batch d"], order: int
-) -> list[Float[Array, "*batch n"]]:
-    """Features phi_0(x), ..., phi_N(x) with `phi_n(x) . phi_n(y) = (x . y)^n / n!`.
-
-    Args:
-        x: `[..., d]`.
-        order: N, 0 or more.
-
-    Returns:
-        N + 1 arrays, the n-th of `(d + n - 1 choose n)` features.
-
-    Raises:
-        ValueError: a negative order.
-
-    Reference:
-        arXiv 2507.23632.
-
-    Example:
-        >>> features = symmetric_taylor_features(jnp.array([1.0, 2.0, 0.0]), 2)
-        >>> [phi.size for phi in features], [round(float(phi @ phi), 3) for phi in features]
-        ([1, 3, 6], [1.0, 5.0, 12.5])
-    """
-    if order < 0:
-        raise ValueError(f"order: expected at least 0, got {order}")
-    product = jnp.ones_like(x[..., :1])
-    features = [product]
-    for n in range(1, order + 1):
-        before, channel, weight = _products(x.shape[-1], n)
-        product = product[..., before] * x[..., channel]
-        features.append(product * jnp.asarray(weight, x.dtype))
-    return features
 
 
 def taylor_rnn(
@@ -132,8 +76,7 @@ def taylor_rnn(
     # Half of 1 / sqrt(d) each.
     scale = query.shape[-1] ** -0.25
     query, key = (
-        jnp.concatenate(symmetric_taylor_features(x.astype(wide) * scale, order), -1)
-        for x in (query, key)
+        jnp.concatenate(taylor_features(x.astype(wide) * scale, order), -1) for x in (query, key)
     )
     value = value.astype(wide)
     if normalizer == "sum":  # The normaliser is one more value, which is always 1.

@@ -2,9 +2,9 @@
 
     o_i = sum_j f(s_ij) v_j / sum_j f(s_ij),   f(s) = 1 + s + s^2 / 2,   s_ij = q_i . k_j / sqrt(d)
 
-f is the exponential's Taylor series to second order, at least 1/2, and an inner product of features
-(1, q, vec(q q^T) / sqrt(2)): softmax attention as a linear recurrence with 1 + d + d^2 numbers for
-each value.
+f is the exponential's Taylor series to second order, at least 1/2, and a product of features:
+1, the channels, their products. So it is softmax attention as a linear recurrence with n numbers
+for each value, n = 1 + d + d (d + 1) / 2.
 
 Distinctive: linear cost at softmax's form, exact to |s|^3 e^|s| / 6 in each weight.
 
@@ -23,20 +23,9 @@ from jattn.checks import check_choice
 from jattn.mechanisms import projections as p
 from jattn.mechanisms.mixer import Mechanism, Mixer
 from jattn.recurrence import recur
+from jattn.recurrence.feature_maps import taylor_features
 
 NORMALIZE = ("common", "separate")
-
-
-def taylor_features(x: Float[Array, "*batch d"]) -> Float[Array, "*batch n"]:
-    """(1, x, vec(x x^T) / sqrt(2)) for x / d^(1/4), so that products are f(q.k / sqrt(d)).
-
-    Example:
-        >>> taylor_features(jnp.array([2.0])).tolist()
-        [1.0, 2.0, 2.8284270763397217]
-    """
-    x = x * x.shape[-1] ** -0.25
-    square = (x[..., :, None] * x[..., None, :]).reshape(*x.shape[:-1], -1)
-    return jnp.concatenate([jnp.ones_like(x[..., :1]), x, square * 2**-0.5], -1)
 
 
 def taylor_attention(
@@ -59,7 +48,8 @@ def taylor_attention(
         normalize: `"common"`, or `"separate"` for each order.
         causal: token t sees tokens <= t.
         mask: True for real keys, `[b, s]`; default all are.
-        initial_state: causal only; `[b, h, 1 + d + d^2, e + 1]`, the last column for the weights.
+        initial_state: causal only; `[b, h, n, e + 1]`, n = 1 + d + d (d + 1) / 2; the last column
+            is for the weights.
         return_state: causal only; return the state behind the last token, too.
 
     Returns:
@@ -79,7 +69,9 @@ def taylor_attention(
     check_choice("normalize", normalize, NORMALIZE)
     dtype, size = query.dtype, query.shape[-1]
     wide = jnp.promote_types(dtype, jnp.float32)
-    query, key = taylor_features(query.astype(wide)), taylor_features(key.astype(wide))
+    # Half of 1 / sqrt(d) each.
+    parts = [taylor_features(x.astype(wide) * size**-0.25, 2) for x in (query, key)]
+    query, key = (jnp.concatenate(part, -1) for part in parts)
     value = value.astype(wide)
     value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     if mask is not None:
@@ -103,7 +95,7 @@ def taylor_attention(
         out = quotient(read)
     else:
         # Each order reads its own features of the same state.
-        order = jnp.array([0] + [1] * size + [2] * size**2)
+        order = jnp.repeat(jnp.arange(3), jnp.array([phi.shape[-1] for phi in parts[0]]))
         reads = [total(jnp.where(order == degree, query, 0)) for degree in range(3)]
         out = quotient(reads[0][0]) + quotient(reads[1][0]) + quotient(reads[2][0])
         state = reads[0][1]
@@ -121,7 +113,7 @@ def make(*, dim: int, heads: int, causal: bool = False, normalize: str = "common
         normalize: as in `taylor_attention`.
 
     Returns:
-        A `Mixer`; its state is `[b, h, 1 + d + d^2, e + 1]`.
+        A `Mixer`; its state is `[b, h, 1 + d + d (d + 1) / 2, e + 1]`.
 
     Raises:
         ValueError: an unknown value, or a size that does not fit.
@@ -150,7 +142,7 @@ def make(*, dim: int, heads: int, causal: bool = False, normalize: str = "common
         return p.output(params, out)
 
     def init_state(params, batch_size, max_length):
-        shape = (batch_size, heads, 1 + size + size**2, size + 1)
+        shape = (batch_size, heads, 1 + size + size * (size + 1) // 2, size + 1)
         return jnp.zeros(shape, params["value"].dtype)
 
     def step(params, x, state):

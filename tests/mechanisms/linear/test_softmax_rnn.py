@@ -14,13 +14,14 @@ import jattn
 from jattn.mechanisms import zoo
 from jattn.mechanisms.linear import taylor_attention
 from jattn.mechanisms.linear.linear_attention import linear_attention
-from jattn.mechanisms.linear.softmax_rnn import symmetric_taylor_features, taylor_rnn
+from jattn.mechanisms.linear.softmax_rnn import taylor_rnn
 from jattn.mechanisms.linear.softmax_variants import (
     VARIANTS,
     Variant,
     softmax_variant,
     taylor_exp,
 )
+from jattn.recurrence.feature_maps import taylor_features
 
 B, T, H, D, E = 2, 7, 2, 4, 3
 PARTS = ("numerator", "order", "clamp", "normalizer", "post")
@@ -194,7 +195,7 @@ def test_recurrences_are_the_quadratic_form(case, order, normalizer, causal):
 def test_order_two_is_taylor_attention_with_fewer_features(case):
     close(rnn(*case, 2, causal=True), taylor_attention.taylor_attention(*case, causal=True), 1e-4)
     x, y = case[0], case[1]
-    run = jax.jit(symmetric_taylor_features, static_argnums=1)
+    run = jax.jit(taylor_features, static_argnums=1)
     features = [run(z, 5) for z in (x, y)]
     for n, (a, b) in enumerate(zip(*features, strict=True)):
         assert a.shape[-1] == math.comb(D + n - 1, n)

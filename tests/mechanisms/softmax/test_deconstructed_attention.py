@@ -16,6 +16,7 @@ from jattn.mechanisms.softmax import decoupled_attention as decoupled
 from jattn.mechanisms.softmax import key_only_attention as key_only
 from jattn.nn import Transformer, TransformerConfig
 from jattn.nn.streams import apply_with_stream, without_layers
+from jattn.recurrence.feature_maps import taylor_features
 
 B, T, H, D, M = 2, 7, 2, 3, 12
 Q, K, V = jax.random.normal(jax.random.key(0), (3, B, T, H, D))
@@ -90,7 +91,8 @@ def test_taylor_attention_by_its_definition(normalize):
 def test_taylor_weights_are_near_those_of_softmax():
     wide, narrow = 3 * Q, 0.05 * Q
     x = jnp.einsum("bthd,bshd->bhts", wide, K) / D**0.5
-    weights = jnp.einsum("bthn,bshn->bhts", taylor.taylor_features(wide), taylor.taylor_features(K))
+    features = [jnp.concatenate(taylor_features(y * D**-0.25, 2), -1) for y in (wide, K)]
+    weights = jnp.einsum("bthn,bshn->bhts", *features)
     near(weights, 1 + x + x**2 / 2, 1e-3)
     assert weights.min() >= 0.499
     bound = np.abs(x) ** 3 * np.exp(np.abs(x)) / 6
