@@ -69,9 +69,9 @@ def class_name(head_size: int, mask: str) -> str:
 
     Example:
         >>> class_name(64, "causal")
-        'heads up to 64, causal'
+        'heads up to 64 causal'
     """
-    return f"heads up to {head_size}, {mask}"
+    return f"heads up to {head_size} {mask}"
 
 
 def table_blocks(case: Case) -> tuple[Blocks, str]:

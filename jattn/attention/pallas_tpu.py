@@ -11,8 +11,8 @@ more from the saved log-sum-exp (arXiv 2307.08691), and the gradient of all quer
 group stays on the chip meanwhile. Tiles a mask leaves empty cost nothing, full ones are not masked.
 """
 
-import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,11 @@ from jaxtyping import Array
 from jattn.attention import score_programs
 from jattn.attention.blocks import Blocks
 from jattn.attention.case import Case
+from jattn.attention.masks import band
 from jattn.attention.tpu.backward import backward
 from jattn.attention.tpu.forward import forward
 from jattn.attention.tpu.plan import Floats, Plan, Rest, Tile
+from jattn.attention.tpu.walk import LANES
 
 
 def refusal(case: Case) -> str | None:
@@ -53,7 +55,7 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
         blocks: sizes of tiles.
         interpret: run on another machine, slowly.
     """
-    b, t, h, _ = case.query.shape
+    t = case.query.shape[1]
     s = case.key.shape[1]
     dtype = jnp.result_type(case.query, case.key, case.value)
     dtype = jnp.dtype(jnp.bfloat16 if dtype == jnp.bfloat16 else jnp.float32)
@@ -68,11 +70,9 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
     backward = _fit(t, s, blocks.backward_query, blocks.backward_key, blocks.backward_key_part)
     numbers: tuple[Array, ...] = ()
     if case.score_mod is not None:
-        split = functools.partial(score_programs.split, case.score_mod, b, h, dtype=jnp.float32)
-        numbers, program = split((forward.part, forward.block_q))
+        numbers, program = _score_program(case, forward)
         forward = forward._replace(program=program)
-        program = split((backward.part, backward.block_q)).apply
-        backward = backward._replace(program=program)
+        backward = backward._replace(program=_score_program(case, backward)[1])
     learned = tuple(jnp.issubdtype(x.dtype, jnp.floating) for x in numbers)
     leaves, structure = jax.tree.flatten(case.mask)
     bias, shift = case.bias, case.normalizer.shift
@@ -92,14 +92,34 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
 
 
 def _fit(t: int, s: int, block_q: int, block_k: int, part: int) -> Tile:
-    """As few blocks as can be, all of one length, in multiples of a register's 128 lanes."""
+    """As few blocks as can be, all of one length, in multiples of a register's lanes."""
 
     def fit(length, block):
         count = -(-length // block)
-        return -(-length // (128 * count)) * 128
+        return -(-length // (LANES * count)) * LANES
 
     block_q, block_k = fit(t, block_q), fit(s, block_k)
     return Tile(block_q, block_k, math.gcd(block_k, part), None)
+
+
+def _score_program(case: Case, tile: Tile) -> tuple[tuple[Array, ...], Callable[..., Array]]:
+    """Its numbers, and the program for a part of a tile and any queries of it that meet the part.
+
+    A program is for one shape, and can only be made here: what it closes over is gone by the time
+    a kernel is traced.
+    """
+    assert case.score_mod is not None
+    b, _, h, _ = case.query.shape
+    cut = case.mask is not None and band(case.mask) is not None
+    widths = range(LANES, tile.block_q + 1, LANES) if cut else (tile.block_q,)
+    programs = {
+        n: score_programs.split(case.score_mod, b, h, (tile.part, n), jnp.float32) for n in widths
+    }
+
+    def apply(given, score, q_index, k_index):
+        return programs[score.shape[1]].apply(given, score, q_index, k_index)
+
+    return programs[tile.block_q].numbers, apply
 
 
 def _forward_saving(plan, x, rest):

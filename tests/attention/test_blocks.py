@@ -38,7 +38,7 @@ def test_the_table_is_of_known_chips_and_classes_and_of_sizes_that_can_be():
 
 @pytest.mark.parametrize("mask", [None, masks.causal(), masks.sliding_window(300)])
 def test_blocks_are_those_of_the_chip_and_the_class(mask):
-    name = "heads up to 128, " + ("window" if mask is not None and mask.low else "causal")
+    name = "heads up to 128 " + ("window" if mask is not None and mask.low else "causal")
     entry = TABLE["v5e"][name]
     with on_chip("TPU v5 lite"):
         selection = explain(LONG, LONG, LONG, mask=mask)

@@ -65,6 +65,30 @@ def test_odd_sizes(t, d, oracle):
         shared.assert_close(grads[name], want_grads[name], 1e-5, name)
 
 
+@pytest.mark.usefixtures("interpreted")
+def test_score_programs_meet_only_the_queries_that_a_part_of_a_tile_can_meet():
+    arrays = shared.draw(1, 256, 256, 2, 1, 1, 8, 8, slopes=(2,))
+    # One tile: its second part of keys meets half of the queries.
+    tiles = Blocks(256, 256, 128, 256, 256, 128)
+
+    def gradients(implementation):
+        def loss(arrays):
+            out = attend(
+                arrays["query"], arrays["key"], arrays["value"], mask=masks.causal(),
+                score_mod=scores.chain(scores.alibi(arrays["slopes"]), scores.soft_cap(2.0)),
+                implementation=implementation,
+            )  # fmt: skip
+            return (out**2).sum(), out
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+
+    (_, out), grads = gradients(tiles)
+    (_, want), want_grads = gradients("reference")
+    shared.assert_close(out, want, 2e-6, "out")
+    for name in grads:
+        shared.assert_close(grads[name], want_grads[name], 1e-5, name)
+
+
 def test_a_score_program_is_the_modification_tile_by_tile():
     taus = jnp.array([1.0, 2.0])
     mod = scores.chain(scores.temperature(taus), scores.alibi(2), scores.soft_cap(3.0))

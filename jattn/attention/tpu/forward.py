@@ -41,11 +41,13 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
     walk, tables = walk_rows(mask, summary, (block_q, block_k), plan.s)
     plain = plan.running_max and plan.function is jnp.exp and tile.program is None
     plain = plain and not (plan.has_bias or plan.has_shift)
-    # Where nothing comes between scale and exponential, the maximum is taken before scaling.
-    unit = plan.scale if plain else 1.0
+    # Where nothing comes between scale and exponential, scores are scaled to base 2 at once.
+    unit = LOG2_E if plain else 1.0
 
     def exponential(x):
-        return jnp.exp2(x * (unit * LOG2_E)) if plan.function is jnp.exp else plan.function(x)
+        if plain:
+            return jnp.exp2(x)
+        return jnp.exp2(x * LOG2_E) if plan.function is jnp.exp else plan.function(x)
 
     def place(b, h, i, m, *tables):
         return b, h, i, walk.place(i, m, tables)[0]
@@ -71,8 +73,8 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             weight = jnp.zeros(total.shape, jnp.float32)
             if sinks:  # One more logit, met first, without a value.
                 sink = jnp.broadcast_to(sinks[0].read(sink_refs[0], slice(None)), total.shape)
-                first = sink / unit if plan.running_max else first
-                weight = plan.function(sink - finite_row(first) * unit)
+                first = sink * unit if plan.running_max else first
+                weight = plan.function(sink - finite_row(first) / unit)
             largest[...], total[...] = first, weight
             mixed[...] = jnp.zeros(mixed.shape, jnp.float32)
 
@@ -84,7 +86,7 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             ]
             for (at, seen, full), score in zip(parts, raw, strict=True):
                 values = value[0, 0, :, at]
-                score = score if plain else score * plan.scale
+                score = score * (plan.scale * unit)
                 if masked and plan.hides:
                     score += poison(values, 0)
                     values = finite_or_one(values)
@@ -114,7 +116,7 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
         def _():
             sums = total[...]
             safe = jnp.where(sums == 0, 1, sums)
-            row = finite_row(largest[...]) * unit + jnp.log(safe)
+            row = finite_row(largest[...]) / unit + jnp.log(safe)
             lse[0, 0] = jnp.where(sums == 0, -jnp.inf, row)
             out[0, 0] = (mixed[...] / safe if plan.divide else mixed[...]).astype(out.dtype)
 

@@ -152,8 +152,6 @@ def tile_parts(tile: Tile, walk: TileWalk, masked: bool, offset: int | None) -> 
     parts = []
     for start in range(0, tile.block_k, tile.part):
         queries, full = walk.queries(offset, start, tile.part)
-        if tile.program is not None:  # Made for whole tiles.
-            queries, full = slice(0, tile.block_q), slice(0, 0)
         if queries.start < queries.stop:
             within = slice(full.start - queries.start, full.stop - queries.start)
             keys = slice(start, start + tile.part)
