@@ -4,11 +4,11 @@ import itertools
 import os
 from pathlib import Path
 
-# Before jax is imported: eight CPU devices, for the tests of parallel training; and little
+# Before jax is imported: eight CPU devices, for the tests of parallel training; and no
 # optimisation of programs, for most run once, for less time than it takes to make them faster.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")

@@ -15,7 +15,7 @@ Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,56 @@ def _pairs(
     return jnp.concatenate([top, jnp.concatenate([after @ before.mT, second], -1)], -2)
 
 
-def _unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c"]:
+class DecayedChunk(NamedTuple):
+    """Queries and keys of a chunk with its decays.
+
+    Attributes:
+        read: queries, times what is left since the chunk's start.
+        met: keys, the same.
+        kept: keys, times what is left of them at the chunk's end.
+        remains: what is left of the state at the chunk's end; None is all.
+        query_pairs: gives `P(query, key)`.
+        key_pairs: gives `P(key, key)`.
+    """
+
+    read: Float[Array, "... c d"]
+    met: Float[Array, "... c d"]
+    kept: Float[Array, "... c d"]
+    remains: Float[Array, "... 1 #d"] | None
+    query_pairs: Callable[[], Float[Array, "... c c"]]
+    key_pairs: Callable[[], Float[Array, "... c c"]]
+
+
+def decay_chunk(
+    query: Float[Array, "... c d"],
+    key: Float[Array, "... c d"],
+    decay: Float[Array, "... c #d"] | None,
+    gentle: bool,
+) -> DecayedChunk:
+    """All that decays have to do with; if `gentle`, they may be taken apart."""
+    if decay is None:
+        part = functools.partial
+        pairs = (part(_pairs, query, key), part(_pairs, key, key))
+        return DecayedChunk(query, key, key, None, *pairs)
+    if gentle:
+        total = jnp.matmul(jnp.tri(key.shape[-2], dtype=decay.dtype), decay, precision="highest")
+        # No bound where it is true that it is gentle; under vmap both sides are computed.
+        total = jnp.maximum(total, -1 - GENTLE)
+        # Behind a barrier, or XLA takes the exponential again wherever it is needed.
+        since_start = jax.lax.optimization_barrier(jnp.exp(total))
+        read, met, undone = query * since_start, key * since_start, key / since_start
+        kept = undone * since_start[..., -1:, :]
+        pairs = (lambda: _lower_products(read, undone), lambda: _lower_products(met, undone))
+    else:
+        elapsed = _elapsed(decay)
+        since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
+        read, met = query * since_start, key * since_start
+        kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
+        pairs = (lambda: _pairs(query, key, elapsed), lambda: _pairs(key, key, elapsed))
+    return DecayedChunk(read, met, kept, since_start[..., -1:, :], *pairs)
+
+
+def unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c"]:
     """`(I + lower)^-1` of strictly lower triangular matrices, by halves.
 
     With diagonal blocks inverted, the corner is one product: A of [[B, 0], [A, C]] becomes
@@ -102,7 +151,7 @@ def _unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c
     half = size // 2
     # Blocks join the axis of heads as its faster part, along which it may be spread over devices.
     blocks = jnp.stack([lower[..., :half, :half], lower[..., half:, half:]], -3)
-    blocks = _unit_lower_inverse(blocks.reshape(*lower.shape[:-3], -1, half, half))
+    blocks = unit_lower_inverse(blocks.reshape(*lower.shape[:-3], -1, half, half))
     first, second = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
     corner = -second @ lower[..., half:, :half] @ first
     top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
@@ -133,14 +182,14 @@ def recur_chunked(
         return _sequences(*arrays, chunk_size=chunk_size, gentle=False)
     # Asked once for all sequences: of a choice under vmap both sides would be computed.
     return jax.lax.cond(
-        _is_gentle(decay, min(chunk_size, decay.shape[1])),
+        is_gentle(decay, min(chunk_size, decay.shape[1])),
         functools.partial(_sequences, chunk_size=chunk_size, gentle=True),
         functools.partial(_sequences, chunk_size=chunk_size, gentle=False),
         *arrays,
     )
 
 
-def _is_gentle(decay: Float[Array, "b t h d"], size: int) -> Array:
+def is_gentle(decay: Float[Array, "b t h d"], size: int) -> Array:
     """Whether no chunk forgets so much that its decays cannot be factored."""
     count = -(-decay.shape[1] // size)
     padded = jnp.pad(decay, ((0, 0), (0, count * size - decay.shape[1]), (0, 0), (0, 0)))
@@ -187,34 +236,15 @@ def _sequence(
     def chunk(state, inputs):
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), inputs)  # [h, c, ...]
         query, key, value, decay, beta = inputs
-        # What tokens are met and read with; what is compared within the chunk, and written to it.
-        met, read, later_key, later_query, kept = key, query, key, query, key
-        pairs: Callable[[Array], Array] = lambda later: _pairs(later, key)
-        remain: Callable[[Array], Array] = lambda written: state + written
-        if decay is not None and gentle:
-            total = jnp.matmul(jnp.tri(size, dtype=decay.dtype), decay, precision="highest")
-            # No bound where it is true that it is gentle; under vmap both sides are computed.
-            total = jnp.maximum(total, -1 - GENTLE)
-            # Behind a barrier, or XLA takes the exponential again wherever it is needed.
-            since_start = jax.lax.optimization_barrier(jnp.exp(total))
-            met, read, kept = key * since_start, query * since_start, key / since_start
-            later_key, later_query = met, read
-            pairs = lambda later: _lower_products(later, kept)
-            remain = lambda written: since_start[..., -1:, :].mT * (state + written)
-        elif decay is not None:
-            elapsed = _elapsed(decay)
-            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
-            met, read = key * since_start, query * since_start
-            kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-            pairs = lambda later: _pairs(later, key, elapsed)
-            remain = lambda written: since_start[..., -1:, :].mT * state + written
+        own = decay_chunk(query, key, decay, gentle)
         writes = value
         if beta is not None:
             beta = beta[..., None]
-            system = beta * jnp.tril(pairs(later_key), -1)
-            writes = _unit_lower_inverse(system) @ (beta * (value - met @ state))
-        out = read @ state + pairs(later_query) @ writes
-        return remain(kept.mT @ writes), jnp.moveaxis(out, 0, 1)
+            system = beta * jnp.tril(own.key_pairs(), -1)
+            writes = unit_lower_inverse(system) @ (beta * (value - own.met @ state))
+        out = own.read @ state + own.query_pairs() @ writes
+        rest = state if own.remains is None else own.remains.mT * state
+        return rest + own.kept.mT @ writes, jnp.moveaxis(out, 0, 1)
 
     inputs = jax.tree.map(split, (query, key, value, decay, beta))
     state, out = jax.lax.scan(chunk, state, inputs)

@@ -18,15 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.recurrence.chunked import (
-    GENTLE,
-    _between,
-    _elapsed,
-    _is_gentle,
-    _lower_products,
-    _pairs,
-    _unit_lower_inverse,
-)
+from jattn.recurrence.chunked import decay_chunk, is_gentle, unit_lower_inverse
 from jattn.recurrence.walk import CHUNK, COLUMNS, Steps, walk
 
 
@@ -71,7 +63,7 @@ def recur_pallas(
     if decay is not None:
         if decay.shape[3] > 1:
             gentle = functools.partial(_prepare, gentle=True)
-            prepare = functools.partial(jax.lax.cond, _is_gentle(decay, CHUNK), gentle, prepare)
+            prepare = functools.partial(jax.lax.cond, is_gentle(decay, CHUNK), gentle, prepare)
         decay = split(decay, whole=decay.shape[3] > 1)
     if beta is not None:
         beta = split(beta[..., None], whole=False)
@@ -113,7 +105,7 @@ def _product(x: Array, y: Array) -> Any:
 @jax.custom_jvp
 def _inverse(lower: Float[Array, "b h n c c"]) -> Any:
     """`(I + lower)^-1`, with two products for a gradient, not those of all its steps."""
-    return _unit_lower_inverse(lower)
+    return unit_lower_inverse(lower)
 
 
 _inverse.defjvps(lambda change, inverse, _: -inverse @ change @ inverse)
@@ -128,25 +120,13 @@ def _prepare(
     gentle: bool,
 ) -> _Chunks:
     """All chunks' part; if `gentle`, with decays that may be factored, as in `recur_chunked`."""
-    read, met, kept, pairs = query, key, key, _pairs
+    own = decay_chunk(query, key, decay, gentle)
     remains = jnp.ones((*key.shape[:3], key.shape[4]), key.dtype)
-    if decay is not None:
-        if gentle:
-            total = jnp.matmul(jnp.tri(CHUNK, dtype=decay.dtype), decay, precision="highest")
-            since_start = jnp.exp(jnp.maximum(total, -1 - GENTLE))
-            undone = key / since_start
-            kept = undone * since_start[..., -1:, :]
-            pairs = lambda x, _: _lower_products(x * since_start, undone)
-        else:
-            elapsed = _elapsed(decay)
-            since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
-            kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-            pairs = functools.partial(_pairs, elapsed=elapsed)
-        read, met = query * since_start, key * since_start
-        remains = remains * since_start[..., -1, :]
+    if own.remains is not None:
+        remains = remains * own.remains[..., 0, :]
     low = lambda x: x.astype(jnp.bfloat16)
     writes, meet = value, None
     if beta is not None:
-        inverse = _inverse(beta * jnp.tril(pairs(key, key), -1))
-        writes, meet = _product(inverse, beta * value), low(-_product(inverse, beta * met))
-    return _Chunks(low(read), low(pairs(query, key)), low(kept), low(writes), meet, remains)
+        inverse = _inverse(beta * jnp.tril(own.key_pairs(), -1))
+        writes, meet = _product(inverse, beta * value), low(-_product(inverse, beta * own.met))
+    return _Chunks(low(own.read), low(own.query_pairs()), low(own.kept), low(writes), meet, remains)

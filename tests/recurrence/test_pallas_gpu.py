@@ -11,7 +11,7 @@ from jax import export
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from jattn.recurrence import recur
-from jattn.recurrence.chunked import _is_gentle
+from jattn.recurrence.chunked import is_gentle
 from jattn.recurrence.pallas_gpu import recur_pallas
 from tests.attention.test_pallas_gpu import apart, interpreted, on_gpu
 from tests.recurrence.test_recur import KINDS, inputs
@@ -127,7 +127,7 @@ def test_every_kind_and_length(decay, beta, length):
 )
 def test_wide_states(decay, beta, d, e):
     x, cotangents = draw(130, decay, beta, d, e)
-    assert decay != "channel" or _is_gentle(x["decay"], 64)  # Elsewhere they are not.
+    assert decay != "channel" or is_gentle(x["decay"], 64)  # Elsewhere they are not.
     check((x, cotangents))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from experiments.libtpu import TOPOLOGIES
 from jattn.recurrence import recur
 from tests import tpu_compile
 from tests.recurrence.test_recur import KINDS, definition, inputs
@@ -97,7 +98,7 @@ def check(topology, name, decay, beta, t, d, e, dtype):
 def test_compiles_for_every_chip(chip):
     script = (
         COMPILE
-        + f"topology = {tpu_compile.CHIPS[chip]!r}"
+        + f"topology = {TOPOLOGIES[chip]!r}"
         + """
 check(topology, "plain", None, False, 512, 128, 128, jnp.bfloat16)
 check(topology, "gated delta", "head", True, 512, 128, 128, jnp.float32)

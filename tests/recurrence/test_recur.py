@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jattn.recurrence import recur
-from jattn.recurrence.chunked import _is_gentle
+from jattn.recurrence.chunked import is_gentle
 
 B, H, D, E = 2, 2, 8, 6
 KINDS = [(decay, beta) for decay in (None, "head", "channel") for beta in (False, True)]
@@ -214,7 +214,7 @@ def test_gentle_decays_per_channel_are_as_exact_as_any(x64, least, beta):
     x = inputs(21, decay="channel", beta=beta, dtype=np.float64)
     x["decay"] = least * jax.random.uniform(jax.random.key(3), x["decay"].shape, x["decay"].dtype)
 
-    assert bool(_is_gentle(x["decay"], 8))
+    assert bool(is_gentle(x["decay"], 8))
 
     def gradient(x, mode: Any):
         def loss(x):
