@@ -22,7 +22,7 @@ help:
 	@echo "make test-kernels every test of the Pallas kernels, interpreted and compiled for TPUs"
 	@echo "make lint        ruff and pyright"
 	@echo "make bench       measure the engines against dense baselines on this machine"
-	@echo "make bench-gpu   measure attention on a GPU, with EXTRAS=dev,gpu, against cuDNN and XLA"
+	@echo "make bench-gpu   measure both engines on a GPU, with EXTRAS=dev,gpu, against cuDNN and XLA"
 	@echo "make docs        write docs/mechanisms.md, its pictures, and the README's table"
 	@echo "make clean       remove the virtual environment and caches"
 
