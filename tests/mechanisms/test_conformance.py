@@ -22,6 +22,7 @@ CASES = [
     for causal in (False, True)
     if (zoo.info(name).causal if causal else zoo.info(name).bidirectional)
 ]
+EAGER = ("softmax_attention", "linear_attention", "gated_delta_rule", "titans_memory")
 every_member = pytest.mark.parametrize("name", zoo.names())
 every_case = pytest.mark.parametrize(("name", "causal"), CASES)
 
@@ -85,10 +86,19 @@ def test_shape_type_and_finite_gradients(name, causal):
         close(y.astype(jnp.float32), c.y, 2e-5 if dtype == jnp.float32 else 0.1)
 
 
-@every_case
-def test_jit_and_vmap_change_nothing(name, causal):
+# Without jit every operation is a program to compile; for most members, that is left to `slow`.
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [c if c[0] in EAGER else pytest.param(*c, marks=pytest.mark.slow) for c in CASES],
+)
+def test_jit_changes_nothing(name, causal):
     c = case(name, causal)
     close(c.mixer.apply(c.params, c.x), c.y)
+
+
+@every_case
+def test_vmap_changes_nothing(name, causal):
+    c = case(name, causal)
     xs = jnp.stack([c.x, 2 - c.x])
     ys = jax.jit(jax.vmap(c.mixer.apply, in_axes=(None, 0)))(c.params, xs)
     close(ys, jnp.stack([c.y, c.apply(c.params, 2 - c.x)]))
