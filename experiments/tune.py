@@ -58,7 +58,7 @@ def as_blocks(along: dict[str, Tile]) -> Blocks:
 
 
 def choose(chip: str, dim: int, mask: str, done) -> dict[str, Any]:
-    """The table's entry for one class.
+    """The table's entry for one class: blocks, and cycles of [what is chosen, the defaults].
 
     Args:
         chip: of `TOPOLOGIES`.
@@ -101,10 +101,12 @@ def choose(chip: str, dim: int, mask: str, done) -> dict[str, Any]:
 
 
 def write(table: dict[str, dict[str, Any]]) -> None:
-    """One class a line."""
+    """One class a line, always in the same order."""
+    order = [class_name(dim, mask) for dim in HEAD_SIZES for mask in MASKS]
     chips = []
-    for chip, classes in table.items():
-        lines = (f"    {json.dumps(name)}: {json.dumps(x)}" for name, x in classes.items())
+    for chip in sorted(table, key=list(TOPOLOGIES).index):
+        classes = sorted(table[chip].items(), key=lambda item: order.index(item[0]))
+        lines = (f"    {json.dumps(name)}: {json.dumps(x)}" for name, x in classes)
         chips.append(f"  {json.dumps(chip)}: {{\n" + ",\n".join(lines) + "\n  }")
     TABLE.write_text("{\n" + ",\n".join(chips) + "\n}\n")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.conditioning import figures
 from experiments.conditioning.common import claim_of, errors, near, random_pairs, seed_cells
+from experiments.power_law import exponent
 from jattn.tasks.conditioning import sphere
 from jattn.theory import memory_capacity as theory
 from jattn.training import Claim, Run, sweep
@@ -150,7 +151,7 @@ def capacity(run: Run, config) -> list[Claim]:
                              section="(reference)", note=note)
                 )  # fmt: skip
         if len(dims) > 1:
-            slope = float(np.polyfit(np.log(dims), np.log(measured[delta]), 1)[0])
+            slope = float(exponent(dims, measured[delta]))
             share = measured[delta] / dims
             claims += [
                 claim_of(f"P5-root-{delta:g}", f"log-log slope of n*, delta = {delta:g}: the "

@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.conditioning import figures
 from experiments.conditioning.common import claim_of, near, seed_cells
+from experiments.power_law import exponent
 from jattn.tasks.conditioning import chain, sphere
 from jattn.theory import memory_capacity as theory
 from jattn.theory.hebbian_memory import nearest
@@ -63,7 +64,7 @@ def failures(run: Run, config) -> list[Claim]:
                          f"{theory.network_failure(bound, heads=heads, layers=layers):.3f}")
             )  # fmt: skip
     small = [layers for layers in LAYERS if rates[wide, layers] < 0.2]
-    depth = np.polyfit(np.log(small), np.log([rates[wide, layers] for layers in small]), 1)[0]
+    depth = exponent(small, [rates[wide, layers] for layers in small])
     width = np.polyfit(HEADS, np.log([rates[heads, 1] for heads in HEADS]), 1)[0]
     claims += [
         near("P8-depth", f"slope of ln r over ln L, {wide} heads", 1.0, depth, 0.1,

@@ -5,6 +5,7 @@ from matplotlib.ticker import NullFormatter
 from scipy import stats
 
 from experiments.plots import COLORS, label, panels
+from experiments.power_law import exponent
 from jattn.tasks.conditioning import STIMULI
 from jattn.theory import memory_capacity as theory
 
@@ -86,7 +87,7 @@ def capacity(run, dims, grids, worst, measured, epsilon) -> None:
         figure.colorbar(image, ax=axis, label="P(any pair fails)")
     axis = axes[0, -1]
     for color, delta in zip(COLORS, deltas, strict=False):
-        slope = np.polyfit(np.log(dims), np.log(measured[delta]), 1)[0] if len(dims) > 1 else 0
+        slope = exponent(dims, measured[delta]) if len(dims) > 1 else 0
         axis.loglog(dims, measured[delta], "o-", color=color,
                     label=f"n*, delta = {delta:g}: slope {slope:.2f}")  # fmt: skip
         floor = [theory.capacity_floor(d, delta=delta, epsilon=epsilon) for d in fine]

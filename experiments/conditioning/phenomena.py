@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.conditioning import figures
 from experiments.conditioning.common import claim_of, near, random_pairs, seed_cells
+from experiments.power_law import exponent
 from jattn.attention import attend, masks
 from jattn.tasks.conditioning import PROTOCOLS, STIMULI, protocol
 from jattn.theory import memory_capacity as theory
@@ -228,7 +229,7 @@ def softmax(run: Run, config) -> list[Claim]:
             near(f"S6-{pairs}", f"softmax error from its mean field, {where}, inverse temperature "
                  f"{sharpness[at]:g}", wanted[at], measured[at], 0.1, section="softmax (derived)")
         )  # fmt: skip
-    slope = np.polyfit(np.log(weak), np.log(curves[sizes[0]]["departure"]), 1)[0]
+    slope = exponent(weak, curves[sizes[0]]["departure"])
     claims.append(
         near("S7", "as the inverse temperature b vanishes softmax becomes a mean and a Hebbian "
              "read: log-log slope of its relative departure over b", 1.0, slope, 0.1,

@@ -9,6 +9,7 @@ import optax
 
 from experiments.icl import figures
 from experiments.icl.common import TEST_SEED, claim_of, problem_of, risks
+from experiments.power_law import exponent
 from jattn.tasks.linear_regression import linear_regression
 from jattn.theory import icl, icl_estimators, icl_flow, icl_measures
 from jattn.training import Claim, Run, fit
@@ -40,7 +41,7 @@ def estimators(run: Run, config) -> list[Claim]:
         return jnp.mean(jnp.abs(pair(prompts) - step(prompts)))
 
     distances = np.asarray(jax.lax.map(distance, jnp.asarray(gammas, jnp.float32)))
-    slope = float(np.polyfit(np.log(gammas), np.log(distances), 1)[0])
+    slope = float(exponent(gammas, distances))
     figures.bayes_ratio(run)
     figures.approximation(run, gammas, distances, slope)
     return [

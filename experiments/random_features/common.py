@@ -186,11 +186,6 @@ def interval(values: np.ndarray) -> tuple[float, str]:
     return mean, f"{count} seeds, 95 % interval {mean - half:.3g} to {mean + half:.3g}"
 
 
-def log_slopes(x: Sequence[float], values: np.ndarray) -> np.ndarray:
-    """Slope of log values against log x, one for each seed; values `[seeds, x]`."""
-    return np.polyfit(np.log(x), np.log(values.T), 1)[0]
-
-
 def ratio_claim(
     id, statement, predicted, above, below, relation, tolerance=None, *, source, why=""
 ):

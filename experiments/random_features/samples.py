@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.power_law import exponent
 from experiments.random_features import figures, reference
 from experiments.random_features.common import (
     PAPER,
@@ -11,7 +12,6 @@ from experiments.random_features.common import (
     attention_sweep,
     errors,
     interval,
-    log_slopes,
     ratio_claim,
 )
 from jattn.training import Claim, Run
@@ -84,9 +84,7 @@ def samples(run: Run, config) -> list[Claim]:
         )
     tail = [i for i, size in enumerate(sizes) if 256 <= size <= 2_048]
     if have(("rfa", "keys_2")) and len(tail) > 1:
-        slope, note = interval(
-            log_slopes([sizes[i] for i in tail], curves["rfa", "keys_2"][:, tail])
-        )
+        slope, note = interval(exponent([sizes[i] for i in tail], curves["rfa", "keys_2"][:, tail]))
         claims.append(
             Claim(
                 "R5",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.power_law import exponent
 from experiments.random_features import figures
 from experiments.random_features.common import (
     PAPER,
@@ -17,7 +18,6 @@ from experiments.random_features.common import (
     frozen_features,
     interval,
     limit_kernel,
-    log_slopes,
     precision,
 )
 from jattn.tasks.random_feature_targets import sphere_tokens
@@ -235,7 +235,7 @@ def kernel(run: Run, config) -> list[Claim]:
                 cells,
             )
         curves[model] = found["error"]
-        slope, note = interval(log_slopes(counts, found["error"]))
+        slope, note = interval(exponent(counts, found["error"]))
         claims.append(
             Claim(
                 f"R12-{model}",

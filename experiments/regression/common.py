@@ -55,8 +55,3 @@ def over(function, *grids: Sequence[float]):
         places = tuple(0 if i == axis else None for i in range(len(grids)))
         function = jax.vmap(function, in_axes=places)
     return function(*(jnp.asarray(grid, jnp.float32) for grid in grids))
-
-
-def slope(x, y) -> float:
-    """Exponent of a power law through the points, by least squares of the logarithms."""
-    return float(np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)), 1)[0])

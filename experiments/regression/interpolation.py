@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.power_law import exponent
 from experiments.regression import figures
 from experiments.regression.common import (
     claim_of,
@@ -11,7 +12,6 @@ from experiments.regression.common import (
     over,
     problem_of,
     seeds_of,
-    slope,
     softmax_weights,
 )
 from jattn.theory import regression_layers as layers
@@ -74,14 +74,15 @@ def interpolation(run: Run, config) -> list[Claim]:
     note = f"mean of {config.seeds} seeds"
     return [
         claim_of("I1", "distance from softmax falls like ridge to this power, as it grows", -1.0,
-                 slope(ridges[large], mean["to_softmax"][at, large]), "~=", 0.05,
+                 float(exponent(ridges[large], mean["to_softmax"][at, large])), "~=", 0.05,
                  note=f"{mean['to_softmax'][at, -1]:.1e} at ridge {ridges[-1]:g}; {note}"),
         claim_of("I2", "distance from ridge regression with intercept falls like scale to this "
                  "power, as it shrinks", 1.0,
-                 slope(scales[flat], mean["to_line"][flat, middle]), "~=", 0.05,
+                 float(exponent(scales[flat], mean["to_line"][flat, middle])), "~=", 0.05,
                  note=f"{mean['to_line'][0, middle]:.1e} at scale {scales[0]:g}; {note}"),
         claim_of("I3", "values affine in the keys: the error falls like ridge to this power, as it "
-                 "shrinks", 1.0, slope(ridges[small], mean["affine"][at, small]), "~=", 0.05,
+                 "shrinks", 1.0, float(exponent(ridges[small], mean["affine"][at, small])), "~=",
+                 0.05,
                  note=f"relative error {mean['affine'][at, 0]:.1e} at ridge {ridges[0]:g}; {note}"),
         claim_of("I4", "two regions: the best of the plane over the better of both limits", 0.75,
                  mean["error"].min() / ends, "<=", None,

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.power_law import exponent
 from experiments.regression import figures
-from experiments.regression.common import CLASSICAL, PAPER, claim_of, over, seeds_of, slope
+from experiments.regression.common import CLASSICAL, PAPER, claim_of, over, seeds_of
 from jattn.theory import regression_layers as layers
 from jattn.training import Claim, Run, sweep
 
@@ -86,7 +87,7 @@ def kernels(run: Run, config) -> list[Claim]:
             curves[place, name] = size, expected
             claims += [
                 claim_of(f"K1-{fit}-{place}", f"{name}, {place}: bias is of this order in the "
-                         "bandwidth", terms.order, slope(NARROW, size), "~=", 0.1,
+                         "bandwidth", terms.order, float(exponent(NARROW, size)), "~=", 0.1,
                          source=f"{PAPER}; {CLASSICAL}"),
                 claim_of(f"K2-{fit}-{place}", f"{name}, {place}: bias over its leading term", 1.0,
                          size[0] / expected[0], "~=", 0.1, source=CLASSICAL,
@@ -108,12 +109,12 @@ def kernels(run: Run, config) -> list[Claim]:
     return [
         *claims,
         claim_of("K3-linear", "local linear: error falls like pairs to this power", -4 / 5,
-                 slope(pairs, best["linear"]), "~=", 0.1, source=CLASSICAL, note=note),
+                 float(exponent(pairs, best["linear"])), "~=", 0.1, source=CLASSICAL, note=note),
         claim_of("K3-constant", "softmax: error falls like pairs to this power, for the sake of "
-                 "the boundary", -3 / 4, slope(pairs, best["constant"]), "~=", 0.1,
+                 "the boundary", -3 / 4, float(exponent(pairs, best["constant"])), "~=", 0.1,
                  source=CLASSICAL, note=note),
         claim_of("K3-line", "one line for all: error stays as pairs grow", 0.0,
-                 slope(pairs, line), "~=", 0.1, note=note),
+                 float(exponent(pairs, line)), "~=", 0.1, note=note),
         claim_of("K4", "local linear errs less than softmax at every number of pairs (the largest "
                  "ratio)", 1.0, ratio.max(), "<", None, note=note),
     ]  # fmt: skip
