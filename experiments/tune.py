@@ -12,9 +12,9 @@ First tiles are compared, then parts of the best ones; forward and backward choo
 Only candidates whose estimate is to be trusted are looked at: estimates follow tiles that are found
 by sums, not by divisions, so blocks that a kernel goes along are multiples of those it meets. What
 saves less than 3 % against the defaults is not taken, nor what does not compile with a full bias,
-which takes the most memory. Causal tiles of 2048 are no candidates: they would save up to 6 % more,
-and compile three to five times as long. Blocks of masks that are no bands come from prefetched tables, which
-the estimates cannot follow: those keep the defaults, as do all dtypes but bfloat16.
+which takes the most memory. Causal tiles of 2048 are no candidates: they compile three to five
+times as long. Blocks of masks that are no bands come from prefetched tables, which the estimates
+cannot follow: those keep the defaults, as do all dtypes but bfloat16.
 
 The table is jattn/attention/block_table.json; classes not chosen stay as they are, and each is
 written when it is done. Tiles of the GPU kernels are constants: see experiments.bench_gpu.
