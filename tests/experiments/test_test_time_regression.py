@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.test_time_regression import PRESETS, get_config
-from experiments.regression.common import over, problem_of, slope
+from experiments.regression.common import over, problem_of
 from experiments.regression.segments import best, weights_of
 from experiments.test_time_regression import run_experiment
 from jattn.training import Run, UsageError, cli
@@ -75,7 +75,6 @@ def test_weights_of_local_layers_sum_to_one_and_knobs_are_axes():
         np.testing.assert_allclose(found[name].sum(-1), 1, atol=1e-4)
     assert over(lambda a, b: a - b, (1.0, 2.0), (0.0, 1.0, 3.0)).tolist()[1] == [2.0, 1.0, -1.0]
     assert best(np.array([[2.0, 0.1, 9.0], [1.0, 0.5, 9.0]])) == (1,)
-    assert slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
 
 
 @pytest.mark.parametrize(
