@@ -138,7 +138,8 @@ def decay_chunk(
     return DecayedChunk(read, met, kept, since_start[..., -1:, :], *pairs)
 
 
-def unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c"]:
+@jax.custom_jvp
+def unit_lower_inverse(lower: Float[Array, "... c c"]) -> Any:
     """`(I + lower)^-1` of strictly lower triangular matrices, by halves.
 
     With diagonal blocks inverted, the corner is one product: A of [[B, 0], [A, C]] becomes
@@ -156,6 +157,10 @@ def unit_lower_inverse(lower: Float[Array, "... c c"]) -> Float[Array, "... c c"
     corner = -second @ lower[..., half:, :half] @ first
     top = jnp.concatenate([first, jnp.zeros_like(first)], -1)
     return jnp.concatenate([top, jnp.concatenate([corner, second], -1)], -2)
+
+
+# Two products, in place of the derivatives of all steps.
+unit_lower_inverse.defjvps(lambda change, inverse, _: -inverse @ change @ inverse)
 
 
 def recur_chunked(

@@ -102,15 +102,6 @@ def _product(x: Array, y: Array) -> Any:
     return _multiply(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
 
 
-@jax.custom_jvp
-def _inverse(lower: Float[Array, "b h n c c"]) -> Any:
-    """`(I + lower)^-1`, with two products for a gradient, not those of all its steps."""
-    return unit_lower_inverse(lower)
-
-
-_inverse.defjvps(lambda change, inverse, _: -inverse @ change @ inverse)
-
-
 def _prepare(
     query: Float[Array, "b h n c d"],
     key: Float[Array, "b h n c d"],
@@ -127,6 +118,6 @@ def _prepare(
     low = lambda x: x.astype(jnp.bfloat16)
     writes, meet = value, None
     if beta is not None:
-        inverse = _inverse(beta * jnp.tril(own.key_pairs(), -1))
+        inverse = unit_lower_inverse(beta * jnp.tril(own.key_pairs(), -1))
         writes, meet = _product(inverse, beta * value), low(-_product(inverse, beta * own.met))
     return _Chunks(low(own.read), low(own.query_pairs()), low(own.kept), low(writes), meet, remains)
