@@ -25,7 +25,7 @@ def on_chip(kind):
 def test_the_table_is_of_known_chips_and_classes_and_of_sizes_that_can_be():
     names = {class_name(size, mask) for size in HEAD_SIZES for mask in ("causal", "window")}
     assert set(TABLE) <= set(CHIPS.values())
-    assert set(TABLE) >= {"v5e"}
+    assert set(TABLE) >= {"v5e", "v6e"}
     for chip in TABLE:
         assert set(TABLE[chip]) <= names
         for entry in TABLE[chip].values():
