@@ -15,6 +15,7 @@ by |s|^(N+1) max(1, e^s) / (N+1)! in each weight. Odd orders may give negative w
 no sum divides safely: they need the length.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
