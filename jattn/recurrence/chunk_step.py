@@ -22,7 +22,7 @@ def chunk_step(
     query: Float[Array, "c d"],
     key: Float[Array, "c d"],
     value: Float[Array, "c e"],
-    decay: Float[Array, "c #d"] | None,
+    decay: Float[Array, " c #d"] | None,
     beta: Float[Array, "c 1"] | None,
     product: Callable[..., Array],
 ) -> tuple[Float[Array, "e d"], Float[Array, "c e"]]:

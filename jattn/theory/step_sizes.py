@@ -42,7 +42,7 @@ def euler_residual(
 
 def trajectory(
     field: Field, x: Float[Array, "*shape"], steps: Float[Array, "n ..."]
-) -> Float[Array, "n+1 *shape"]:
+) -> Float[Array, " n+1 *shape"]:
     """The states before, between and after n residual blocks of one field.
 
     Args:
@@ -68,7 +68,7 @@ def trajectory(
 
 def stiffness_index(
     states: Float[Array, "n *batch c"], changes: Float[Array, "n *batch c"], eps: float = 1e-12
-) -> Float[Array, "n-1 *batch"]:
+) -> Float[Array, " n-1 *batch"]:
     """How fast the field changes along a trajectory, `|f_{t+1} - f_t| / (|x_{t+1} - x_t| + eps)`.
 
     An estimate from below of the field's Lipschitz constant; of a symmetric linear field it lies

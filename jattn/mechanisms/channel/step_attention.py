@@ -53,7 +53,7 @@ def step_attention(
     change: Float[Array, "b *space c"],
     x: Float[Array, "b *space c"],
     previous: Float[Array, "b *space c"] | None = None,
-    real: Bool[Array, "b *space"] | None = None,
+    real: Bool[Array, " b *space"] | None = None,
 ) -> Float[Array, "b *one c"]:
     """The step size of each channel, in (0, 1).
 

@@ -63,8 +63,10 @@ def naive(params0, qkv, rates, refresh):
         for h in range(H):
             weights = jax.tree.map(lambda x: x[h], params0)  # noqa: B023
             surprise = jax.tree.map(jnp.zeros_like, weights)
+            anchor = weights
             for t in range(T):
-                anchor = weights if t % refresh == 0 else anchor
+                if t % refresh == 0:
+                    anchor = weights
                 query, key, value = (x[b, t, h] for x in qkv)
                 weights, surprise = update(
                     weights, surprise, anchor, key, value, *(r[b, t, h] for r in rates)
