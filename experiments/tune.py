@@ -132,6 +132,9 @@ def main(argv: list[str]) -> None:
     with progress(Console(), "compilations", COMPILATIONS * len(classes)) as advance:
         for chip, dim, mask, name in classes:
             entry = choose(chip, dim, mask, lambda: advance(1))
+            if any(entry[f"{kind} cycles"][0] is None for kind in FIELDS):
+                print(f"{chip}, {name}: no estimate, so the defaults", flush=True)
+                continue
             table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
             table.setdefault(chip, {})[name] = entry
             write(table)
