@@ -20,13 +20,18 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
 from jattn.attention import score_programs
-from jattn.attention.blocks import Blocks
+from jattn.attention.blocks import CHIPS, Blocks
 from jattn.attention.case import Case
 from jattn.attention.masks import band
 from jattn.attention.tpu.backward import backward
 from jattn.attention.tpu.forward import forward
 from jattn.attention.tpu.plan import Floats, Plan, Rest, Tile
 from jattn.attention.tpu.walk import LANES
+from jattn.platforms import device_kind
+
+# Most chips have 128 MiB of vector memory, these 64. A limit beyond what there is takes all of it,
+# and leaves XLA nothing.
+VMEM = {"v5p": 56 * 2**20, "tpu7x": 56 * 2**20}
 
 
 def refusal(case: Case) -> str | None:
@@ -81,6 +86,7 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
         case.normalizer.function, case.normalizer.divide, case.normalizer.running_max,
         float(scale), bias is not None, shift is not None, learned,
         structure, case.mask is not None, dtype,
+        VMEM.get(CHIPS.get(device_kind(), ""), 100 * 2**20),
         pltpu.InterpretParams() if interpret else False,
     )  # fmt: skip
     planes = [x for x in (bias, shift) if x is not None]

@@ -258,7 +258,7 @@ def _backward_stretch(
                 pltpu.VMEM((e, block_k), jnp.float32),
             ],
         ),
-        compiler_params=parameters("parallel", "parallel", *["arbitrary"] * 3),
+        compiler_params=parameters(plan, "parallel", "parallel", *["arbitrary"] * 3),
         cost_estimate=cost(walk, b * h, 3 * d + 2 * e, [*operands, *outputs]),
         interpret=plan.interpret,
         name="attend_backward",

@@ -157,7 +157,7 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
                 pltpu.VMEM((e, block_q), jnp.float32),
             ],
         ),
-        compiler_params=parameters("parallel", "parallel", "parallel", "arbitrary"),
+        compiler_params=parameters(plan, "parallel", "parallel", "parallel", "arbitrary"),
         cost_estimate=cost(walk, b * h, d + e, [*operands, *extra, *outputs]),
         interpret=plan.interpret,
         name="attend_forward",

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     mask: Any  # the tree structure of the mask
     hides: bool  # whether there is a mask
     dtype: Any  # of operands of matrix products
+    vmem: int  # bytes of the chip's vector memory that a kernel may take
     interpret: Any
 
 

@@ -105,7 +105,7 @@ def plane_gradient(plan: Plan, wanted: int, first: int, summary: Any, planes, op
             ),
             scratch_shapes=[pltpu.VMEM((block_k, e), plan.dtype)],
         ),
-        compiler_params=parameters(*["parallel"] * 4, "arbitrary"),
+        compiler_params=parameters(plan, *["parallel"] * 4, "arbitrary"),
         cost_estimate=pl.CostEstimate(
             flops=2 * b * h * t * s * (d + e),
             transcendentals=b * h * t * s,

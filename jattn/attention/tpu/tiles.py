@@ -17,8 +17,6 @@ from jattn.attention.tpu.plan import Floats, Plan, Rest, Tile
 from jattn.attention.tpu.planes import column
 from jattn.attention.tpu.walk import TileWalk
 
-VMEM_LIMIT = 100 * 2**20
-
 
 def transposed(x: Array, length: int) -> Array:
     """`[b, t, h, d]` to `[b, h, d, length]`."""
@@ -166,8 +164,8 @@ def cut_planes(planes, refs, keys: slice, queries: slice, n_floats: int) -> tupl
     return tiles[:n_floats], tiles[n_floats:]
 
 
-def parameters(*semantics: Any):
-    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=VMEM_LIMIT)
+def parameters(plan: Plan, *semantics: Any):
+    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=plan.vmem)
 
 
 def cost(walk: TileWalk, repeats: int, per_pair: int, operands: Sequence[Any]) -> pl.CostEstimate:
