@@ -1,6 +1,6 @@
 """Chooses the sizes of the attention kernels' tiles for each TPU, and writes the table of them.
 
-    python -m experiments.tune                              all chips, all classes: half an hour
+    python -m experiments.tune                              all chips, all classes: an hour
     python -m experiments.tune --chips=v5e --only=128       those whose name has "128" in it
 
 Needs no TPU: libtpu compiles each candidate for the chip and estimates the cycles of its kernels

@@ -31,7 +31,7 @@ from jattn.platforms import device_kind
 
 # Most chips have 128 MiB of vector memory, these 64. A limit beyond what there is takes all of it,
 # and leaves XLA nothing.
-VMEM = {"v5p": 56 * 2**20, "tpu7x": 56 * 2**20}
+VMEM = {"v5p": 48 * 2**20, "tpu7x": 48 * 2**20}
 
 
 def refusal(case: Case) -> str | None:
