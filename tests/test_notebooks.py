@@ -7,6 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(Path("colab").glob("*.ipynb"))
+LONG = ("in_context_regression", "pavlovian", "random_feature_attention")  # half a minute or more
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -16,7 +17,11 @@ def test_notebook_has_no_outputs(path):
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in LONG else p for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as a user has
     notebook = nbformat.read(path, 4)

@@ -55,7 +55,7 @@ def make(*, dim: int, heads: int, causal: bool = True, hidden: int | None = None
         >>> import jax.numpy as jnp
         >>> mixer = make(dim=9, heads=1)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["gate"].shape, mixer.apply(params, jnp.ones((1, 6, 9))).shape
+        >>> params["gate"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 9))).shape
         ((9, 12), (1, 6, 9))
     """
     if not causal:

@@ -70,7 +70,7 @@ def mixture(mixers: Mapping[str, Mixer], *, dim: int, hidden: int | None = None)
         >>> names = ("softmax_attention", "retention")
         >>> parts = {n: jattn.zoo.make(n, dim=16, heads=2, causal=True) for n in names}
         >>> mixer = mixture(parts, dim=16)
-        >>> mixer.apply(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
+        >>> jax.jit(mixer.apply)(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
         (1, 5, 16)
     """
     if not mixers:
@@ -102,7 +102,7 @@ def mix(short: Mixer, long: Mixer, *, alpha: float | Float[Array, ""] = 0.5) -> 
         >>> from jattn.mechanisms.softmax.window_query_attention import make
         >>> short, long = (make(dim=16, heads=2, query_window=n) for n in (1, 3))
         >>> mixer = mix(short, long)
-        >>> mixer.apply(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
+        >>> jax.jit(mixer.apply)(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
         (1, 5, 16)
     """
     shares = lambda params, x: jnp.array([alpha, 1 - alpha])

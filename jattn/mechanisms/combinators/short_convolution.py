@@ -59,7 +59,7 @@ def short_convolution(mixer: Mixer, *, width: int = 4) -> Mixer:
         >>> from jattn.mechanisms import zoo
         >>> mixer = short_convolution(zoo.make("delta_rule", dim=8, heads=2, causal=True))
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["query"].taps.shape, mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        >>> params["query"].taps.shape, jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
         ((4, 8), (1, 5, 8))
     """
     if width < 1:

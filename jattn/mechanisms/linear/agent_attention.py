@@ -246,7 +246,7 @@ def make(
     Example:
         >>> mixer = make(dim=8, heads=2, agents=4, grid=(3, 5))
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 15, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 15, 8))).shape
         (1, 15, 8)
     """
     if causal:

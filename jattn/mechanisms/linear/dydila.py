@@ -200,7 +200,7 @@ def make(
         >>> params = mixer.init(jax.random.key(0))
         >>> params["redundant_query"].shape, params["power"]["key"].shape
         ((3, 8, 8), (9,))
-        >>> mixer.apply(params, jnp.ones((1, 6, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 8))).shape
         (1, 6, 8)
     """
     p.check_heads(dim, heads)

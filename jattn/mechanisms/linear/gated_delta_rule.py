@@ -80,7 +80,7 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
     Example:
         >>> mixer = make(dim=8, heads=2)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)

@@ -125,7 +125,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=8, heads=2, causal=True)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)

@@ -269,7 +269,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True, variant="gated_softmax")
         >>> params = mixer.init(jax.random.key(0))
-        >>> sorted(params)[:4], mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> sorted(params)[:4], jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (['in_gate', 'key', 'norm_scale', 'norm_shift'], (1, 6, 32))
     """
     if isinstance(variant, str):

@@ -268,7 +268,7 @@ def make(*, dim: int, heads: int, causal: bool = False, size: int = 4, noise: fl
     Example:
         >>> mixer = make(dim=8, heads=2, causal=True, size=3)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     p.check_heads(dim, heads)

@@ -52,7 +52,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=8, heads=2)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jax.numpy.ones((1, 5, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jax.numpy.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     return miras_layer(

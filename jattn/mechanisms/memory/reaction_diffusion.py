@@ -80,7 +80,7 @@ def make(
     Example:
         >>> mixer = make(dim=8, heads=1, grid=(3, 4))
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 12, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 12, 8))).shape
         (1, 12, 8)
     """
     p.check_heads(dim, heads)

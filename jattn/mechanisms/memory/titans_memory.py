@@ -138,7 +138,7 @@ def make(
     Example:
         >>> mixer = make(dim=8, heads=2, depth=1)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 5, 8))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     p.check_heads(dim, heads)

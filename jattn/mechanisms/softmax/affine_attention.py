@@ -190,7 +190,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     check_choice("activation", activation, list(ACTIVATIONS))

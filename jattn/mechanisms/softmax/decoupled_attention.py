@@ -83,7 +83,7 @@ def make(*, dim: int, heads: int, causal: bool = False, rotary: bool = False) ->
         >>> mixer = make(dim=32, heads=4, causal=True)
         >>> params = mixer.init(jax.random.key(0))
         >>> x = jnp.ones((3, 6, 32))
-        >>> mixer.apply(params, x, context=x[:1]).shape
+        >>> jax.jit(mixer.apply)(params, x, context=x[:1]).shape
         (3, 6, 32)
     """
     plain = softmax_attention.make(dim=dim, heads=heads, causal=causal, rotary=rotary)

@@ -220,7 +220,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=2, causal=True, depth=3)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["lambda_q1"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["lambda_q1"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((8,), (1, 6, 32))
     """
     head_dim = check_maps(dim, heads, depth)

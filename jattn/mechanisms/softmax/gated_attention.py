@@ -67,7 +67,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, granularity="head")
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["output_gate"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["output_gate"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((32, 4), (1, 6, 32))
     """
     check_choice("position", position, POSITIONS)

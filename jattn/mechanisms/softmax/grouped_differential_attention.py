@@ -152,7 +152,7 @@ def make(
     Example:
         >>> mixer = make(dim=48, heads=6, causal=True)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["query"].shape, mixer.apply(params, jnp.ones((1, 6, 48))).shape
+        >>> params["query"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 48))).shape
         ((48, 32), (1, 6, 48))
     """
     head_dim = check_maps(dim, heads, depth)

@@ -138,7 +138,7 @@ def tree_attention(
 
     Example:
         >>> x = jax.random.normal(jax.random.key(0), (1, 6, 2, 4))
-        >>> tree_attention(x, x, x, balanced_tree(6, 3)).shape
+        >>> jax.jit(lambda x: tree_attention(x, x, x, balanced_tree(6, 3)))(x).shape
         (1, 6, 2, 4)
     """
     sizes: dict[str, int] = {}
@@ -252,7 +252,8 @@ def tree_divergence(
 
     Example:
         >>> x = jax.random.normal(jax.random.key(0), (1, 6, 2, 4))
-        >>> found = tree_divergence(x, x, balanced_tree(6, 6))  # one family: softmax itself
+        >>> one = balanced_tree(6, 6)  # one family: softmax itself
+        >>> found = jax.jit(lambda x: tree_divergence(x, x, one))(x)
         >>> bool((abs(found) < 1e-4).all())
         True
     """
@@ -290,7 +291,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     if causal:

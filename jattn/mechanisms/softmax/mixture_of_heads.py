@@ -50,7 +50,7 @@ def make(
         >>> import jax, jax.numpy as jnp
         >>> mixer = make(dim=32, heads=8, shared=2, chosen=4)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["router"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["router"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((32, 6), (1, 6, 32))
     """
     plain = softmax_attention.make(

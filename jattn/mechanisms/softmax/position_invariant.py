@@ -290,7 +290,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4, prefix=1, documents=(2, 2))
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     name = "position_invariant_attention"

@@ -152,7 +152,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["splitter"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["splitter"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((32, 1), (1, 6, 32))
     """
     if causal:

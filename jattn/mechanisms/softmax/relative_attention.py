@@ -202,7 +202,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4, max_distance=16)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["relative"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["relative"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((4, 16, 8), (1, 6, 32))
     """
     if not causal:

@@ -160,7 +160,7 @@ def make(*, dim: int, heads: int, causal: bool = False, temperature: float = TEM
     Example:
         >>> mixer = make(dim=32, heads=4)
         >>> params = mixer.init(jax.random.key(0))
-        >>> params["select"].shape, mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> params["select"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         ((32, 4), (1, 6, 32))
     """
     if causal:

@@ -71,7 +71,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=32, heads=4)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
 

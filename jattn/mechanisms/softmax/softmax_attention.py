@@ -78,7 +78,7 @@ def make(
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
         >>> params = mixer.init(jax.random.key(0))
-        >>> mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     if soft_cap is not None and soft_cap <= 0:

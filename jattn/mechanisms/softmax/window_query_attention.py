@@ -112,7 +112,7 @@ def make(
     Example:
         >>> mixer = make(dim=32, heads=4, query_window=2)
         >>> params = mixer.init(jax.random.key(0))
-        >>> sorted(params), mixer.apply(params, jnp.ones((1, 6, 32))).shape
+        >>> sorted(params), jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
         (['key', 'query', 'query_scale', 'query_shift', 'value'], (1, 6, 32))
     """
     if not causal:
