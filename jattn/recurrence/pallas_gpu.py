@@ -7,7 +7,7 @@ chunk's start, that is (arXiv 2406.06484, 2412.06464)
     W = T beta v,    U = -T beta met,    T = (I + beta P(k, k) strictly below the diagonal)^-1,
 
 so that a chunk entered with state S writes W + U S. What is left is the walk, which is a kernel
-(`jattn.recurrence.walk`), and the reads, batched products again. Gradients are those of the parts:
+(`jattn.recurrence.gpu_walk`), and the reads, batched products again. Gradients are those of the parts:
 the backward pass is the same walk from the end.
 """
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.recurrence.chunked import decay_chunk, is_gentle, unit_lower_inverse
-from jattn.recurrence.walk import CHUNK, COLUMNS, Steps, walk
+from jattn.recurrence.gpu_walk import CHUNK, COLUMNS, Steps, walk
 
 
 class _Chunks(NamedTuple):
