@@ -7,8 +7,8 @@ chunk's start, that is (arXiv 2406.06484, 2412.06464)
     W = T beta v,    U = -T beta met,    T = (I + beta P(k, k) strictly below the diagonal)^-1,
 
 so that a chunk entered with state S writes W + U S. What is left is the walk, which is a kernel
-(`jattn.recurrence.gpu_walk`), and the reads, batched products again. Gradients are those of the parts:
-the backward pass is the same walk from the end.
+(`jattn.recurrence.gpu_walk`), and the reads, batched products again. Gradients are those of the
+parts: the backward pass is the same walk from the end.
 """
 
 import functools
