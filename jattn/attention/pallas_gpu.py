@@ -68,16 +68,17 @@ def pallas_gpu(case: Case, interpret: Any = None) -> tuple[Array, Array]:
         Tile(groups=1 if wide else 2, columns=64, stages=2),
     )
     numbers: tuple[Array, ...] = ()
+    learned: tuple[bool, ...] = ()
     used: tuple[Program, Program] | None = None
     if case.score_mod is not None:
         b, _, h, _ = case.query.shape
         sizes = ((WARPGROUP_ROWS, tile.columns) for tile in tiles)
         made = [programs.program(case.score_mod, b, h, size) for size in sizes]
-        numbers, used = made[0].numbers, (made[0].apply, made[1].apply)
+        numbers, learned = made[0].numbers, made[0].learned
+        used = (made[0].apply, made[1].apply)
     if case.bias is not None:  # A number like others, met first.
-        numbers = (case.bias, *numbers)
+        numbers, learned = (case.bias, *numbers), (True, *learned)
         used = programs.with_bias(used)
-    learned = tuple(jnp.issubdtype(x.dtype, jnp.floating) for x in numbers)
     leaves, structure = jax.tree.flatten(case.mask)
     plan = Plan(
         t, s, *tiles, float(case.scale), used, learned, structure,

@@ -12,7 +12,6 @@ group stays on the chip meanwhile. Tiles a mask leaves empty cost nothing, full 
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -74,11 +73,11 @@ def pallas_tpu(case: Case, blocks: Blocks, interpret: bool = False):
     forward = _fit(t, s, blocks.query, blocks.key, blocks.key_part)
     backward = _fit(t, s, blocks.backward_query, blocks.backward_key, blocks.backward_key_part)
     numbers: tuple[Array, ...] = ()
+    learned: tuple[bool, ...] = ()
     if case.score_mod is not None:
-        numbers, program = _score_program(case, forward)
+        numbers, learned, program = _score_program(case, forward)
         forward = forward._replace(program=program)
-        backward = backward._replace(program=_score_program(case, backward)[1])
-    learned = tuple(jnp.issubdtype(x.dtype, jnp.floating) for x in numbers)
+        backward = backward._replace(program=_score_program(case, backward).apply)
     leaves, structure = jax.tree.flatten(case.mask)
     bias, shift = case.bias, case.normalizer.shift
     plan = Plan(
@@ -108,8 +107,8 @@ def _fit(t: int, s: int, block_q: int, block_k: int, part: int) -> Tile:
     return Tile(block_q, block_k, math.gcd(block_k, part), None)
 
 
-def _score_program(case: Case, tile: Tile) -> tuple[tuple[Array, ...], Callable[..., Array]]:
-    """Its numbers, and the program for a part of a tile and any queries of it that meet the part.
+def _score_program(case: Case, tile: Tile) -> score_programs.ScoreProgram:
+    """Its program for a part of a tile and any queries of it that meet the part.
 
     A program is for one shape, and can only be made here: what it closes over is gone by the time
     a kernel is traced.
@@ -125,7 +124,7 @@ def _score_program(case: Case, tile: Tile) -> tuple[tuple[Array, ...], Callable[
     def apply(given, score, q_index, k_index):
         return programs[score.shape[1]].apply(given, score, q_index, k_index)
 
-    return programs[tile.block_q].numbers, apply
+    return programs[tile.block_q]._replace(apply=apply)
 
 
 def _forward_saving(plan, x, rest):

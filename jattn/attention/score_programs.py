@@ -24,11 +24,14 @@ class ScoreProgram(NamedTuple):
 
     Attributes:
         numbers: what it needs of each batch entry and head, each `[b, h, 1, 1]`.
+        learned: which of them may have a gradient: floats that come from a traced array, not from
+            a constant.
         apply: `(numbers of one entry and head, score, q_index, k_index) -> score`; the numbers
             broadcast against the tile.
     """
 
     numbers: tuple[Array, ...]
+    learned: tuple[bool, ...]
     apply: Callable[[Sequence[Array], Array, Array, Array], Array]
 
 
@@ -65,11 +68,15 @@ def split(
     closed = jax.make_jaxpr(modified)(index, index, score, columns, rows)
     jaxpr = closed.jaxpr
     inner = set(jaxpr.invars[2:])
+    consts = zip(jaxpr.constvars, closed.consts, strict=True)
+    traced = {v for v, const in consts if isinstance(const, jax.core.Tracer)}
     outside, inside = [], []
     for equation in jaxpr.eqns:
-        depends = any(not isinstance(v, Literal) and v in inner for v in equation.invars)
+        inputs = {v for v in equation.invars if not isinstance(v, Literal)}
+        depends = not inner.isdisjoint(inputs)
         (inside if depends else outside).append(equation)
         inner.update(equation.outvars if depends else ())
+        traced.update(() if traced.isdisjoint(inputs) else equation.outvars)
     lookups = {e.primitive.name for e in nested(inside)} & set(LOOKUPS)
     if lookups:
         raise NotImplementedError(
@@ -97,7 +104,8 @@ def split(
         out = jaxpr.outvars[0]
         return jnp.broadcast_to(out.val if isinstance(out, Literal) else env[out], score.shape)
 
-    return ScoreProgram(tuple(v[..., None, None] for v in values), apply)
+    learned = tuple(v in traced and jnp.issubdtype(v.aval.dtype, jnp.floating) for v in needed)
+    return ScoreProgram(tuple(v[..., None, None] for v in values), learned, apply)
 
 
 def _evaluate(equations, env: dict[Any, Any]) -> None:

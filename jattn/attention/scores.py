@@ -52,7 +52,8 @@ def soft_cap(cap: float | Float[Array, ""]) -> ScoreMod:
     """
 
     def score_mod(score, batch, head, q_index, k_index):
-        return cap * jnp.tanh(score / cap)
+        # One division in all, not one a score: chips multiply much faster.
+        return cap * jnp.tanh(score * (1 / cap))
 
     return score_mod
 
@@ -66,7 +67,7 @@ def temperature(tau: float | Float[Array, "*h"]) -> ScoreMod:
     """
 
     def score_mod(score, batch, head, q_index, k_index):
-        return score / (jnp.asarray(tau, score.dtype)[head] if jnp.ndim(tau) else tau)
+        return score * (1 / (jnp.asarray(tau, score.dtype)[head] if jnp.ndim(tau) else tau))
 
     return score_mod
 
@@ -106,7 +107,10 @@ def alibi(slopes: int | Float[Array, " h"]) -> ScoreMod:
 
     def score_mod(score, batch, head, q_index, k_index):
         slope = jnp.asarray(table, score.dtype)[head]
-        return score - slope * jnp.abs(q_index - k_index).astype(score.dtype)
+        # Indices become floats before they meet: one conversion for a row or column, not a score.
+        wide = jnp.promote_types(score.dtype, jnp.float32)
+        distance = jnp.abs(jnp.asarray(q_index, wide) - jnp.asarray(k_index, wide))
+        return score - slope * distance.astype(score.dtype)
 
     return score_mod
 

@@ -41,6 +41,7 @@ CASES: dict = {
     "wide": (SMALL | dict(t=70, s=130, h=1, d=256, e=256), dict(mask=masks.causal(60))),
     "capped": (SMALL, dict(score_mod=scores.soft_cap(2.0), mask=masks.causal())),
     "alibi": (SMALL, dict(score_mod=scores.alibi(2), mask=masks.causal())),
+    "heated": (SMALL, dict(score_mod=scores.temperature(jnp.array([1.5, 3.0])))),
     "bias": (
         SMALL | dict(s=130),
         dict(bias=jnp.sin(jnp.arange(260.0)).reshape(1, 2, 1, 130), mask=masks.causal()),
@@ -191,7 +192,7 @@ def test_what_the_kernels_cannot_do_they_say():
         ("no bias", [x] * 3, dict(bias=jnp.zeros((1024, 1024)))),
         ("softmax only", [x] * 3, dict(normalizer="sigmoid")),
         ("at most 256", [jnp.ones((1, 8, 1, 264), jnp.bfloat16)] * 3, {}),
-        ("needs integer_pow", [x] * 3, dict(score_mod=scores.temperature(jnp.ones(2)))),
+        ("needs integer_pow", [x] * 3, dict(score_mod=lambda s, *_: 1 / s)),
         ("needs cbrt", [x] * 3, dict(score_mod=lambda s, *_: jnp.cbrt(s))),
         ("needs gather by position", [x] * 3, dict(score_mod=table)),
         ("no mask array over both", [x] * 3, dict(mask=jnp.ones((1024, 1024), bool))),

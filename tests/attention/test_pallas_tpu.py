@@ -92,14 +92,27 @@ def test_score_programs_meet_only_the_queries_that_a_part_of_a_tile_can_meet():
 def test_a_score_program_is_the_modification_tile_by_tile():
     taus = jnp.array([1.0, 2.0])
     mod = scores.chain(scores.temperature(taus), scores.alibi(2), scores.soft_cap(3.0))
-    numbers, apply = split(mod, 3, 2, (4, 5), jnp.float32)
+    numbers, learned, apply = split(mod, 3, 2, (4, 5), jnp.float32)
     assert all(n.shape == (3, 2, 1, 1) for n in numbers)
+    assert not any(learned)
     score = jax.random.normal(jax.random.key(0), (4, 5))
     q_index, k_index = 7 + jnp.arange(5)[None], 2 + jnp.arange(4)[:, None]
     got = apply([n[1, 1] for n in numbers], score, q_index, k_index)
     np.testing.assert_allclose(
         got, mod(score, jnp.int32(1), jnp.int32(1), q_index, k_index), rtol=1e-6
     )
+
+
+def test_only_numbers_of_traced_arrays_have_gradients():
+    kinds = []
+
+    def program(slopes):
+        mod = scores.chain(scores.alibi(slopes), scores.temperature(jnp.array([1.0, 2.0])))
+        kinds.append(split(mod, 1, 2, (4, 5), jnp.float32).learned)
+        return slopes.sum()
+
+    jax.grad(program)(jnp.ones(2))
+    assert sorted(kinds[0]) == [False, True]
 
 
 def test_what_the_kernel_cannot_do_it_says():

@@ -45,9 +45,8 @@ def refusal(score_mod: ScoreMod, b: int, h: int) -> str | None:
     tile = (64, 64)
 
     def trace():
-        numbers, apply = program(score_mod, b, h, tile)
+        numbers, learned, apply = program(score_mod, b, h, tile)
         numbers = [jnp.broadcast_to(n[0, 0], tile) for n in numbers]
-        learned = [jnp.issubdtype(n.dtype, jnp.floating) for n in numbers]
 
         def both(score, q_index, k_index, *numbers):
             def of_floats(score, floats):
