@@ -32,7 +32,7 @@ def run_estimating(
     """Runs a command that compiles for a TPU, with libtpu's estimates on.
 
     Args:
-        command: what to run; its errors are captured, since libtpu writes much there.
+        command: what to run; what it prints is captured, since libtpu writes much.
         timeout: seconds.
         estimate: without, it compiles faster, and nothing is found.
 
@@ -44,7 +44,7 @@ def run_estimating(
         settings = os.environ | SETTINGS
         settings |= {"LIBTPU_INIT_ARGS": DUMP + folder} if estimate else {}
         done = subprocess.run(
-            command, env=settings, check=False, stderr=subprocess.PIPE, text=True, timeout=timeout
+            command, env=settings, check=False, capture_output=True, text=True, timeout=timeout
         )
         return done, estimated_cycles(folder)
 
