@@ -165,7 +165,8 @@ def test_compiles_for_every_chip_in_linear_memory_with_a_true_cost(chip):
     for found, megabytes, expected in ((forward, 20, flops), (gradient, 60, 3.5 * flops)):
         assert found["chosen"] == "pallas"
         assert found["flops"] == pytest.approx(expected, rel=0.1)
-        if chip in ("v5e", "v6e"):  # The others keep inputs in a layout of their own.
+        # v5p and tpu7x have too little vector memory for arrays in another layout to wait there.
+        if chip in ("v5e", "v6e") or found is gradient:
             assert found["temporary"] <= megabytes * 1e6
 
 
