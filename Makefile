@@ -39,7 +39,7 @@ reproduce: $(STAMP)
 	$(BIN)/python -m experiments.reproduce --workdir=$(RUNS) $(if $(ONLY),--only=$(ONLY))
 
 test: $(STAMP)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --durations=20
 
 test-all: $(STAMP)
 	$(PYTEST)

@@ -15,7 +15,7 @@ from jattn.training.planning import Planner, collectives
 pytestmark = pytest.mark.kernels
 
 
-def aot(*arguments, timeout=400, cycles=False):
+def aot(*arguments, timeout=900, cycles=False):
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("needs libtpu: pip install 'jattn[tpu]'")
     return subprocess.run(
