@@ -75,22 +75,22 @@ def hedgehog_features(
         y = y + bias.astype(wide.dtype)
     both = jnp.stack([y, -y], -2)
     if feature_map == "softmax_dim":
-        both = _softmax(both)
-    elif feature_map == "exp":
-        both = jnp.exp(both)
-    elif feature_map == "exp_dim":
-        both = jnp.exp(both - both.max(-1, keepdims=True))
-    flat = both.reshape(*x.shape[:-1], -1)
+        return _softmax(both).reshape(*x.shape[:-1], -1)
     if feature_map == "joint_softmax":
-        flat = _softmax(2 * flat)
+        return _softmax(2 * both.reshape(*x.shape[:-1], -1))
+    both = jnp.exp(both - both.max(-1, keepdims=True) if feature_map == "exp_dim" else both)
+    flat = both.reshape(*x.shape[:-1], -1)
     # Added where it is needed rather than chosen: gradients are those of the map itself.
     return flat + jax.lax.stop_gradient(jnp.maximum(EPSILON - flat, 0))
 
 
 @jax.custom_jvp
 def _softmax(x: Array) -> Array:
-    """Softmax over the last axis, with a gradient that XLA's CPU backend computes faster."""
-    return jax.nn.softmax(x, -1)
+    """Softmax over the last axis, at least epsilon.
+
+    Its gradient is one that XLA's CPU backend computes faster, from the result alone.
+    """
+    return jnp.maximum(jax.nn.softmax(x, -1), EPSILON)
 
 
 @_softmax.defjvp
