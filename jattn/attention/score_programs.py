@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend.core import Literal
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -69,7 +70,7 @@ def split(
     jaxpr = closed.jaxpr
     inner = set(jaxpr.invars[2:])
     consts = zip(jaxpr.constvars, closed.consts, strict=True)
-    traced = {v for v, const in consts if isinstance(const, jax.core.Tracer)}
+    traced = {v for v, const in consts if isinstance(const, Tracer)}
     outside, inside = [], []
     for equation in jaxpr.eqns:
         inputs = {v for v in equation.invars if not isinstance(v, Literal)}
