@@ -7,7 +7,14 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(Path("colab").glob("*.ipynb"))
-LONG = ("in_context_regression", "pavlovian", "random_feature_attention")  # half a minute or more
+# Half a minute or more. That of linear attention takes as long, and stays: one of them in each run.
+LONG = (
+    "attention_methods",
+    "in_context_regression",
+    "pavlovian",
+    "random_feature_attention",
+    "swap_the_attention",
+)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -187,7 +187,8 @@ def position_invariant_attention(
     Example:
         >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 9, 2, 4))
         >>> turn = jnp.array([0, 4, 5, 6, 1, 2, 3, 7, 8])  # two documents of 3 tokens
-        >>> attention = lambda *qkv: position_invariant_attention(*qkv, prefix=1, documents=(3, 3))
+        >>> layout = dict(prefix=1, documents=(3, 3))
+        >>> attention = jax.jit(functools.partial(position_invariant_attention, **layout))
         >>> turned = attention(q[:, turn], k[:, turn], v[:, turn])
         >>> bool(jnp.allclose(attention(q, k, v)[:, turn], turned, atol=1e-5))
         True
