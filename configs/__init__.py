@@ -1,0 +1,1 @@
+"""One config an experiment: a file with `PRESETS` and `get_config(preset)`."""

@@ -6,7 +6,7 @@
 The same small decoder is trained with one mechanism after the other on multi-query associative
 recall (arXiv 2312.04927): pairs of a key and a value, then the keys again, each of which asks for
 its value. Softmax keeps all tokens; a recurrence keeps a state of fixed size, and what it can
-recall depends on how it writes. Part "overwriting" needs no training: keys are written twice, and
+recall depends on how it writes. Study "overwriting" needs no training: keys are written twice, and
 only the second value counts.
 
 Presets (time on 2 CPU cores):
@@ -24,7 +24,7 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("overwriting", "recall")
+MAY_BE_ZERO = ("short_convolution", "warm_up")  # other sizes are at least 1
 FOUR = ("softmax_attention", "linear_attention", "hedgehog", "delta_rule")
 
 
@@ -33,8 +33,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     # Unit keys of so many dimensions, so many pairs written twice, random draws.
     config.overwriting = ml_collections.ConfigDict(dict(dim=32, pairs=16, draws=400))

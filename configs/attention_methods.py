@@ -4,7 +4,7 @@
         --workdir=runs/attention_methods
 
 Presets (time on 2 CPU cores):
-    small   every part with a few seeds: about 4 minutes.
+    small   every study with a few seeds: about 4 minutes.
     full    more seeds and longer training.
     paper   full with 8 seeds or more: the papers' models are far larger.
 """
@@ -14,13 +14,6 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = (
-    "order",
-    "pattern_swap",
-    "trees",
-    "segments",
-    "transition",
-)
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -28,8 +21,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     # PINE: facts a sequence and the share of sequences in which two contradict each other.
     config.order = ml_collections.ConfigDict()
@@ -129,6 +122,6 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         config.pattern_swap.seeds = 8
         # A batch that 256 devices share.
         sharing = (config.order, config.pattern_swap, config.trees, config.transition)
-        for part in (*sharing, config.segments.place, config.segments.symbol):
-            part.batch_size = 256
+        for settings in (*sharing, config.segments.place, config.segments.symbol):
+            settings.batch_size = 256
     return config

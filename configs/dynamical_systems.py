@@ -23,7 +23,6 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("equivalences", "features", "recall")
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -31,8 +30,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     # Sizes of the random systems whose two forms are compared: tokens, state, values.
     config.equivalences = ml_collections.ConfigDict(dict(length=64, state=8, value_dim=8, batch=4))
@@ -55,7 +54,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.layers = 2
     # State expansions n = d_qk of linear attention; the middle one is for the other mixers.
     config.expansions = (64,)
-    # Mixers besides linear attention, of experiments.dynamics.model.MIXERS.
+    # Mixers besides linear attention, of experiments.dynamical_systems.model.MIXERS.
     config.mixers = ("softmax",)
     # Those that are trained with an MLP as well.
     config.with_mlp = ()

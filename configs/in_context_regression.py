@@ -22,23 +22,12 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-STUDIES = (
-    "isotropic",
-    "heads",
-    "length",
-    "estimators",
-    "reduced_flow",
-    "trajectory",
-    "anisotropic",
-    "multitask",
-    "activation",
-)
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of STUDIES, or "all".
+    # Separated by commas, or "all"; --help lists them.
     config.study = "isotropic,heads,length,estimators,reduced_flow,trajectory"
     # The problem: d coordinates, L demonstrations, label noise variance.
     config.dim = 5

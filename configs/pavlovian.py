@@ -16,7 +16,6 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("identity", "capacity", "errors", "rules", "phenomena", "softmax")
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -24,8 +23,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     # Interference: pairs of (d_k, n), and retrievals of each.
     config.noise_settings = (

@@ -24,13 +24,12 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-STUDIES = ("samples", "keys", "heads", "interaction", "bias", "wide", "kernel")
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of STUDIES, or "all".
+    # Separated by commas, or "all"; --help lists them.
     config.study = "samples,keys,heads,interaction,kernel"
     # The problem: d coordinates, N keys; and the number of heads of the main comparison.
     config.dim = 8

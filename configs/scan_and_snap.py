@@ -18,7 +18,7 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("theory", "reduced", "descent", "small", "medium", "text")
+MAY_BE_ZERO = ("num_common",)  # other sizes are at least 1
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -26,8 +26,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "theory,reduced,descent,small,medium"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "theory,reduced,descent,small,medium"
     # Layout of the sequence classes of Syn-Small.
     config.data = ml_collections.ConfigDict(
         dict(
@@ -81,7 +81,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
-        config.part = "all"
+        config.study = "all"
         config.medium_num_last = (1, 3, 5, 10)
     if preset == "paper":
         config.seeds = 20

@@ -4,8 +4,8 @@
         --workdir=runs/softmax_as_rnn
 
 The exponential of a score is a sum over orders n, and each order a recurrence whose features are
-all products of n channels. Part "orders" measures how many orders it takes to be softmax, and what
-the denominator does. Part "ablations" trains one small decoder with softmax, with its orders cut
+all products of n channels. Study "orders" measures how many orders it takes to be softmax, and what
+the denominator does. Study "ablations" trains one small decoder with softmax, with its orders cut
 off, with a norm or a length in place of its denominator, and with linear attention.
 
 Presets (time on 2 CPU cores):
@@ -23,7 +23,7 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("orders", "ablations")
+MAY_BE_ZERO = ("decay_steps", "short_convolution", "warm_up")  # other sizes are at least 1
 L2 = "gated_softmax_no_gate_L2norm_nodivS_noclamp"
 EIGHT = (
     "softmax",
@@ -56,8 +56,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     # Random queries, keys and values: channels, tokens, draws; scales of the scores; even orders
     # the series is cut at.

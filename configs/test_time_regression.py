@@ -24,7 +24,6 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
-PARTS = ("identities", "kernels", "segments", "stream", "interpolation")
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:
@@ -32,8 +31,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
-    # Comma-separated: any of PARTS, or "all".
-    config.part = "all"
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
     config.seed = 0
     config.seeds = 5
     # Dimension of keys and values, pairs seen, questions, standard deviation of the noise.

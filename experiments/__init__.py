@@ -1,0 +1,1 @@
+"""Reproductions, a package each, named as their binaries; `python -m experiments.NAME --help`."""

@@ -1,69 +1,78 @@
-"""Compiles an experiment's programs for a described TPU pod, on a machine without any TPU.
+"""Plans a run: compiles an experiment's programs for a described TPU pod, without any TPU.
 
     python -m experiments.aot --config=configs/in_context_regression.py:paper --topology=v5e:16x16
 
-Prints what each program needs of every chip: bytes of arguments (parameters and the optimizer's
-state among them), outputs and temporaries, against the chip's memory; FLOPs; collectives; and the
-estimated cycles (static) of each Pallas kernel, all programs together (--nocycles leaves those
-out, and compiles faster). Nothing is run, so an experiment whose next program depends on results
-stops there. Fields of the config are set as for the experiment itself: --config.batch_size=512.
-Needs libtpu: pip install 'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
+Prints what each program needs of every chip: its memory against the chip's; the least time of a
+step, if everything reached its peak, and what binds it (compute, memory, the interconnect, or the
+network between slices); the bound that puts on the use of the chip's FLOPs (MFU); its collectives,
+and which of them cross slices; and what all steps of the preset take at least, in chip-hours and,
+where --prices has a price, in dollars. It ends with the command that starts the run.
+
+With --cycles, also the estimated cycles (static) of each Pallas kernel, all programs together.
+Nothing is run, so an experiment whose next program depends on results stops there. Fields of the
+config are set as for the experiment itself: --config.batch_size=512. Needs libtpu: pip install
+'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
 """
 
 import importlib
 import importlib.util
+import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from experiments.libtpu import SETTINGS, run_estimating
+from experiments.tools.libtpu import SETTINGS, run_estimating
 
 os.environ.update(SETTINGS | os.environ)  # Before jax is imported.
 
-from absl import app, flags
 from jax.experimental import topologies
-from ml_collections import config_flags
 
-from jattn.training import Parallel, Run, UsageError
+from experiments.flags import Parser, count
+from experiments.tools.chips import CHIPS, PRICES, Times, check_topology, price, roofline
+from jattn.training import Parallel, Run, UsageError, configs
 from jattn.training.planning import Enough, Planner, Program
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config, FILE[:preset].")
-TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and grid, e.g. v5e:16x16 or v5p:2x2x4.")
-STRATEGY = flags.DEFINE_enum("strategy", "jit", ("jit", "shard_map"), "parallel.strategy.")
-PROGRAMS = flags.DEFINE_integer("programs", 3, "Programs to compile at most.")
-ESTIMATE = flags.DEFINE_bool("cycles", True, "Estimate cycles of kernels; compiles longer.")
-flags.mark_flags_as_required(["config", "topology"])
 
 GIB = 2**30
 KERNELS = ("attend_", "recur_", "decode")
-# Memory of a chip, GiB (of a device, where a chip shows as two).
-MEMORY = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32, "tpu7x": 96}
 
 
-def plan(name: str, config, topology: str, strategy: str, most: int) -> list[Program]:
+def plan(
+    name: str,
+    config: Any,
+    topology: str,
+    strategy: str,
+    most: int,
+    slices: int = 1,
+    seconds: float = math.inf,
+) -> tuple[list[Program], bool]:
     """Compiles the first programs of the experiment `experiments.NAME` for a topology.
+
+    Returns:
+        The programs, and whether they are all that the experiment has.
 
     Raises:
         UsageError: libtpu is missing, there is no such topology or experiment, or a program does
             not fit the chip.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UsageError("libtpu is missing: pip install 'jattn[tpu]'")
     try:
         module = importlib.import_module(f"experiments.{name}")
     except ModuleNotFoundError:
         raise UsageError(f"config: there is no experiment {name!r}") from None
-    if topology.split(":")[0] not in MEMORY:
-        known = ", ".join(MEMORY)
-        raise UsageError(f"topology: expected a chip of {known} and a grid, got {topology!r}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UsageError("libtpu is missing: pip install 'jattn[tpu]'")
+    several = {"num_slices": slices} if slices > 1 else {}
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **several)
     except Exception as error:
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"topology: {topology!r} cannot be had: {reason}") from None
-    planner = Planner(described.devices, most)
+    told = lambda text: print(text, file=sys.stderr, flush=True)
+    planner = Planner(described.devices, most, slices, told, seconds)
+    whole = False
     mesh = dict(config.parallel.mesh)
     parallel = Parallel(strategy=strategy, mesh=mesh, planner=planner)
     with (
@@ -72,6 +81,7 @@ def plan(name: str, config, topology: str, strategy: str, most: int) -> list[Pro
     ):
         try:
             module.run_experiment(config, run)
+            whole = True
         except Enough:
             pass
         except UsageError:
@@ -83,26 +93,82 @@ def plan(name: str, config, topology: str, strategy: str, most: int) -> list[Pro
             if not planner.programs:
                 raise
             print(f"the rest depends on results: stopped after {len(planner.programs)} programs")
-    return planner.programs
+    return planner.programs, whole
 
 
-def report(programs: list[Program], topology: str) -> bool:
-    """Prints a table; returns whether everything fits."""
-    memory = MEMORY[topology.split(":")[0]] * GIB
-    fits = True
+def totals(programs: list[Program], whole: bool, topology: str, slices: int) -> dict[str, Any]:
+    """What all steps of some programs take at least.
+
+    Returns:
+        `fits`, `gib` of a chip at most and `share` of its memory, `hours` by the clock,
+        `chip_hours`, `mfu` at most, `binds` (what does for most of the time), `collectives` of one
+        step of each (None if not known), `programs`, and `whole`, whether they are all there are.
+    """
+    name, grid = check_topology(topology)
+    chip = CHIPS[name]
+    chips = math.prod(grid) * slices
+    times = [roofline(program, chip) for program in programs]
+    seconds = dict.fromkeys(Times._fields, 0.0)
+    for program, time in zip(programs, times, strict=True):
+        seconds[time.binds] += time.step * program.steps
+    hours = sum(seconds.values()) / 3600
+    busy = sum(t.compute * p.steps for p, t in zip(programs, times, strict=True)) / 3600
+    used = max(p.arguments + p.outputs + p.temporaries for p in programs)
+    lists = [p.collectives for p in programs]
+    return {
+        "fits": used <= chip.memory * GIB,
+        "gib": used / GIB,
+        "share": used / GIB / chip.memory,
+        "chips": chips,
+        "hours": hours,
+        "chip_hours": hours * chips,
+        "mfu": busy / hours if hours else 0.0,
+        "binds": max(seconds, key=lambda name: seconds[name]),
+        "collectives": None if None in lists else sum(c.count for one in lists for c in one or ()),
+        "programs": len(programs),
+        "whole": whole,
+        "seconds": sum(p.seconds for p in programs),
+    }
+
+
+def report(programs: list[Program], whole: bool, topology: str, slices: int, prices: Path) -> bool:
+    """Prints the plan; returns whether everything fits."""
+    name = topology.split(":")[0]
+    chip = CHIPS[name]
     print(
-        f"{'program':32} {'arguments':>10} {'outputs':>10} {'temporary':>10} {'of memory':>9} FLOP"
+        f"{'program':30} {'GiB a chip':>10} {'of HBM':>7} {'step, ms':>9} {'bound by':12} "
+        f"{'MFU <=':>6} {'steps':>9}"
     )
     for p in programs:
-        used = p.arguments + p.outputs + p.temporaries
-        fits &= used <= memory
-        sizes = " ".join(f"{_size(n):>10}" for n in (p.arguments, p.outputs, p.temporaries))
-        print(f"{p.name[:32]:32} {sizes} {used / memory:9.2%} {p.flops:.3g}")
+        used = (p.arguments + p.outputs + p.temporaries) / GIB
+        time = roofline(p, chip)
+        print(
+            f"{p.name[:30]:30} {used:10.3g} {used / chip.memory:7.1%} {1e3 * time.step:9.3g} "
+            f"{time.binds:12} {time.compute / max(time.step, 1e-30):6.1%} {p.steps:9,}"
+        )
+        parts = {"arguments": p.arguments, "outputs": p.outputs, "temporary": p.temporaries}
+        print("    " + ", ".join(f"{k} {_size(v)}" for k, v in parts.items()), end="")
+        moves = "memory not known" if p.bytes is None else f"{_size(p.bytes)} moved"
+        print(f"; {p.flops:.3g} FLOP and {moves} a step and chip")
         if p.collectives is None:
             print("    collectives unknown: libtpu cannot print this program")
-        for kind, (count, size) in sorted((p.collectives or {}).items()):
-            print(f"    {count} x {kind}, {_size(size)}")
-    return fits
+        for c in p.collectives or ():
+            over = f"{c.group} slices" if c.crosses else f"{c.group} chips"
+            print(f"    {c.count} x {c.kind} over {over}, {_size(c.bytes)}")
+    found = totals(programs, whole, topology, slices)
+    part = "" if whole else f", of these first {len(programs)} programs"
+    print(
+        f"in all{part}: at least {found['chip_hours']:.3g} chip-hours, {found['hours']:.3g} hours "
+        f"of {found['chips']} chips"
+    )
+    usd, entry = price(name, prices)
+    if usd is None:
+        print(f"cost: no price of {name} in {prices}; put the one you pay there")
+    else:
+        least = f"${usd * found['chip_hours']:,.2f}"
+        source = f"{entry.get('source')}, {entry.get('date')}"
+        print(f"cost: at least {least}, at ${usd:g} a chip-hour ({source})")
+    return found["fits"]
 
 
 def _size(count: float) -> str:
@@ -119,7 +185,8 @@ def with_cycles(arguments: list[str]) -> int:
     The estimator takes memory of its own, and does not know every program. Where it fails, what
     the command says without it counts, and what it had estimated until then is shown.
     """
-    command = [sys.executable, "-m", "experiments.aot", *arguments, "--nocycles"]
+    rest = [argument for argument in arguments if argument != "--cycles"]
+    command = [sys.executable, "-m", "experiments.aot", *rest]
     done, found = run_estimating(command)
     whole = done.returncode == 0
     status = done.returncode
@@ -143,19 +210,50 @@ def with_cycles(arguments: list[str]) -> int:
     return 0
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """The command line; see the module's docstring."""
-    if ESTIMATE.value:
-        sys.exit(with_cycles(sys.argv[1:]))
-    flag = flags.FLAGS["config"]
-    path = config_flags.get_config_filename(flag)
+    parser = Parser("aot", __doc__)
+    parser.add_argument("--config", required=True, help="the experiment: FILE or NAME[:PRESET]")
+    parser.add_argument("--topology", required=True, help="chip and grid: v5e:16x16, v5p:2x2x4")
+    parser.add_argument("--slices", type=count, default=1, help="how many of these, in one run")
+    parser.add_argument("--strategy", default="jit", choices=("jit", "shard_map"))
+    parser.add_argument("--programs", type=count, default=3, help="programs to compile at most")
+    parser.add_argument(
+        "--seconds", type=count, default=10**9, help="after which no further program is compiled"
+    )
+    parser.add_argument("--prices", type=Path, default=PRICES, help="a table of prices, JSON")
+    parser.add_argument("--cycles", action="store_true", help="estimate cycles of kernels: slower")
+    parser.add_argument("--json", action="store_true", help="print the totals as one line of JSON")
+    chosen, overrides = parser.parse_known_args()
     try:
-        name = Path(path.split(":")[0]).stem
-        topology = str(TOPOLOGY.value)
-        programs = plan(name, CONFIG.value, topology, STRATEGY.value, PROGRAMS.value)
-        fits = report(programs, topology)
+        path, preset = configs.split(chosen.config, "")
+        config = configs.override(configs.load_module(path), path, preset, overrides)
+        check_topology(chosen.topology)
+        price(chosen.topology.split(":")[0], chosen.prices)
+        if chosen.cycles:
+            sys.exit(with_cycles(sys.argv[1:]))
+        name, topology, slices = Path(path).stem, chosen.topology, chosen.slices
+        programs, whole = plan(
+            name,
+            config,
+            topology,
+            chosen.strategy,
+            chosen.programs,
+            slices,
+            chosen.seconds,
+        )
+        if not programs:
+            raise UsageError(f"config: {name} has no program that could be planned")
+        fits = report(programs, whole, topology, slices, chosen.prices)
+        several = f" --slices={slices}" if slices > 1 else ""
+        print(
+            f"launch: python -m experiments.launch --experiment={name} --config={chosen.config} "
+            f"--topology={topology}{several} --target=gke --workdir=gs://BUCKET/{name}"
+        )
+        if chosen.json:
+            print(json.dumps(totals(programs, whole, topology, slices)))
     except UsageError as error:
-        print(f"aot: {error}", file=sys.stderr)
+        print(f"aot: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     if not fits:
         print(f"aot: it does not fit the memory of {topology}", file=sys.stderr)
@@ -163,4 +261,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -5,30 +5,32 @@
     make bench                                  the same
 
 Both sides of a row are compiled, then timed in turn in one process, so that a busy machine slows
-both; the shortest of `--repeats` runs counts. Temporary bytes are what the compiler reports. The
+both; the median of `--repeats` runs counts. Temporary bytes are what the compiler reports. The
 last columns give the speed-up and the saving of memory that the project promises on two CPU cores.
 Exit status 3 if a promise is not kept.
 """
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import logging
 
 import jattn
-from experiments.bench_training import CPU_DEVICES, seconds_a_step, torch_seconds_a_step
+from experiments.flags import Parser, count, some_of
+from experiments.tools.bench_lm import language_model_times
+from experiments.tools.bench_training import CPU_DEVICES, seconds_a_step, torch_seconds_a_step
+from jattn.mechanisms.layers.norms import unit_norm
 from jattn.mechanisms.linear.hedgehog import hedgehog_features
-from jattn.mechanisms.linear.recurrent_mixer import unit_norm
 from jattn.mechanisms.linear.retention import log_gamma
+from jattn.mechanisms.memory.networks import network, network_init
+from jattn.mechanisms.memory.neural_memory import memory_step, neural_memory, start
 from jattn.recurrence.feature_maps import FEATURE_MAPS, taylor_features
-from jattn.training.parallel import split_cpu
-
-_ONLY = flags.DEFINE_list("only", None, "Tables to run; all by default.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each side, in turn; the shortest counts.")
+from jattn.training.cpu import split_cpu
 
 
 class Row(NamedTuple):
@@ -51,16 +53,16 @@ class Row(NamedTuple):
 
 
 def alternate(functions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Shortest time of each function in seconds, all of them run in turn `repeats` times."""
-    shortest = [float("inf")] * len(functions)
+    """Median time of each function in seconds, all of them run in turn `repeats` times."""
+    times = [[] for _ in functions]
     for function in functions:
         jax.block_until_ready(function())
     for _ in range(repeats):
         for n, function in enumerate(functions):
             start = time.perf_counter()
             jax.block_until_ready(function())
-            shortest[n] = min(shortest[n], time.perf_counter() - start)
-    return shortest
+            times[n].append(time.perf_counter() - start)
+    return [statistics.median(each) for each in times]
 
 
 def compare(
@@ -69,6 +71,7 @@ def compare(
     baseline: Callable[..., jax.Array],
     inputs: Sequence[jax.Array],
     bars: Mapping[str, tuple[float, float]],
+    repeats: int,
 ) -> Iterator[Row]:
     """Rows of two functions of the same inputs.
 
@@ -79,6 +82,7 @@ def compare(
         inputs: arrays, all of which are differentiated.
         bars: for "forward" and "forward + backward", or one of them: how many times faster, and
             how many times less temporary memory, ours has to be.
+        repeats: runs of each, in turn; their median counts.
 
     Yields:
         One row for each bar.
@@ -91,7 +95,7 @@ def compare(
     for mode, (speed_bar, memory_bar) in bars.items():
         wrap = gradient if "backward" in mode else lambda function: function
         programs = [jax.jit(wrap(f)).lower(*inputs).compile() for f in (ours, baseline)]
-        times = alternate([lambda p=p: p(*inputs) for p in programs], _REPEATS.value)
+        times = alternate([lambda p=p: p(*inputs) for p in programs], repeats)
         memory = [_temporary_bytes(p) for p in programs]
         yield Row(
             f"{case}, {mode}", times[0], times[1], memory[0], memory[1], speed_bar, memory_bar
@@ -102,7 +106,7 @@ def _temporary_bytes(program: Any) -> int:
     return program.memory_analysis().temp_size_in_bytes
 
 
-def attend_rows() -> Iterator[Row]:
+def attend_rows(repeats: int) -> Iterator[Row]:
     """Causal softmax attention, float32, against `jax.nn.dot_product_attention`."""
 
     def ours(query, key, value):
@@ -124,10 +128,10 @@ def attend_rows() -> Iterator[Row]:
             for k, h in zip(keys, (heads, groups, groups), strict=True)
         ]
         case = f"T={t} heads={heads}/{groups} D={d}"
-        yield from compare(case, ours, baseline, inputs, bars)
+        yield from compare(case, ours, baseline, inputs, bars, repeats)
 
 
-def train_rows() -> Iterator[Row]:
+def train_rows(_: int) -> Iterator[Row]:
     """A training step of in-context regression, against eager PyTorch where it is installed."""
     theirs = torch_seconds_a_step()
     if theirs is None:
@@ -137,8 +141,8 @@ def train_rows() -> Iterator[Row]:
     yield Row("2 heads, batch 256, one seed", ours, theirs or ours, 0, 0, bar, 0)
 
 
-# A table is a function without arguments that yields rows; its docstring is the heading.
-def recur_rows() -> Iterator[Row]:
+# A table is a function of the number of runs that yields rows; its docstring is the heading.
+def recur_rows(repeats: int) -> Iterator[Row]:
     """Recurrence in chunks, float32: against its quadratic form, then decays against none."""
     keys = jax.random.split(jax.random.key(0), 4)
     query, key, value, gate = (jax.random.normal(k, (1, 4096, 8, 64)) for k in keys)
@@ -159,7 +163,7 @@ def recur_rows() -> Iterator[Row]:
         return chunked(query, key, value, None, beta)
 
     bars = {"forward": (15, 0), "forward + backward": (10, 0)}
-    yield from compare("linear attention", chunked, parallel, (query, key, value), bars)
+    yield from compare("linear attention", chunked, parallel, (query, key, value), bars, repeats)
     for case, gated, gates, bar in (
         ("decay per head", chunked, (gate[..., 0],), 1 / 1.5),
         ("decay per channel", chunked, (gate,), 1 / 1.5),
@@ -167,10 +171,10 @@ def recur_rows() -> Iterator[Row]:
         ("decay per head, delta rule", chunked, (gate[..., 0], write), 0),
     ):
         bars = {"forward": (bar, 0), "forward + backward": (bar, 0)}
-        yield from compare(case, gated, plain, (query, key, value, *gates), bars)
+        yield from compare(case, gated, plain, (query, key, value, *gates), bars, repeats)
 
 
-def family_rows() -> Iterator[Row]:
+def family_rows(repeats: int) -> Iterator[Row]:
     """Mechanisms over the recurrence, in chunks, against their quadratic forms, float32."""
     keys = jax.random.split(jax.random.key(0), 5)
     heads, d = 2, 64
@@ -202,14 +206,14 @@ def family_rows() -> Iterator[Row]:
 
         return run
 
-    bars = {"forward + backward": (10.0, 0.0)}
+    bars = {"forward + backward": (15.0, 0.0)}
     for name, features, inputs in (
         ("linear_attention", FEATURE_MAPS["elu1"], (query, key, ones)),
         ("hedgehog", lambda x: hedgehog_features(x, maps), (query, key, ones)),
         ("taylor_attention", second_order, (small_query, small_key, ones)),
     ):
         chunked, parallel = (normalized(mode, features) for mode in ("chunk", "parallel"))
-        yield from compare(name, chunked, parallel, inputs, bars)
+        yield from compare(name, chunked, parallel, inputs, bars, repeats)
     for name, gates, inputs in (
         ("retention", ("decay",), (query, key, value, fading)),
         ("gated_linear_attention", ("decay",), (query, key, value, gate)),
@@ -217,14 +221,53 @@ def family_rows() -> Iterator[Row]:
         ("gated_delta_rule", ("decay", "beta"), (unit_query, unit_key, value, fading, write)),
     ):
         chunked, parallel = (recurrence(gates, mode) for mode in ("chunk", "parallel"))
-        yield from compare(name, chunked, parallel, inputs, bars)
+        yield from compare(name, chunked, parallel, inputs, bars, repeats)
 
 
-TABLES: dict[str, Callable[[], Iterator[Row]]] = {
+def memory_rows(repeats: int) -> Iterator[Row]:
+    """Memories that are networks of two layers, in chunks, against a scan over tokens, float32."""
+    heads, d, refresh = 2, 32, 16
+    of_network, of_tokens, of_rates = jax.random.split(jax.random.key(0), 3)
+    query, key, value = jax.random.normal(of_tokens, (3, 1, 1024, heads, d))
+    query, key = unit_norm(query), unit_norm(key)
+    rates = jax.nn.sigmoid(jax.random.normal(of_rates, (3, *key.shape[:3])) - 4)
+
+    for name, residual_norm in (("x + norm(mlp)", True), ("mlp", False)):
+        make = lambda key: network_init(key, d, residual_norm=residual_norm)  # noqa: B023
+        params0 = jax.vmap(make)(jax.random.split(of_network, heads))
+
+        def chunked(*arrays, params0=params0):
+            return neural_memory(params0, *arrays, apply_fn=network, refresh=refresh)[0]
+
+        def by_token(*arrays, params0=params0):
+            step = lambda state, token: memory_step(
+                state, *token, apply_fn=network, refresh=refresh
+            )
+            run = lambda params0, *tokens: jax.lax.scan(step, start(params0), tokens)[1]
+            tokens = (jnp.moveaxis(x[0], 1, 0) for x in arrays)
+            return jnp.moveaxis(jax.vmap(run)(params0, *tokens), 0, 1)[None]
+
+        bars = {"forward + backward": (5.0, 0.0)}
+        inputs = (query, key, value, *rates)
+        yield from compare(f"memory {name}", chunked, by_token, inputs, bars, repeats)
+
+
+def language_model_rows(repeats: int) -> Iterator[Row]:
+    """SmolLM2-135M, float32, against transformers on PyTorch where it is installed."""
+    try:
+        for case, ours, theirs, bar in language_model_times(repeats):
+            yield Row(case, ours, theirs or ours, 0, 0, bar if theirs else 0, 0)
+    except ImportError as error:
+        print(error)
+
+
+TABLES: dict[str, Callable[[int], Iterator[Row]]] = {
     "attend": attend_rows,
     "recur": recur_rows,
     "family": family_rows,
+    "memory": memory_rows,
     "train": train_rows,
+    "lm": language_model_rows,
 }
 
 _HEADER = f"{'case':42} {'ours':>8} {'base':>8} {'speed':>6} {'bar':>5} {'less':>6} {'bar':>5} met"
@@ -247,19 +290,22 @@ def print_table(name: str, rows: Iterator[Row]) -> bool:
     return all_met
 
 
-def main(argv: Sequence[str]) -> None:
-    del argv
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; see the module's docstring."""
+    parser = Parser("bench", __doc__)
+    tables = some_of("table", TABLES)
+    parser.add_argument("--only", type=tables, default=list(TABLES), help="tables; default: all")
+    parser.add_argument(
+        "--repeats", type=count, default=15, help="runs of each side, in turn; the median counts"
+    )
+    chosen = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
     split_cpu(CPU_DEVICES)  # the engines use the first of them, training uses both
-    unknown = set(_ONLY.value or ()) - set(TABLES)
-    if unknown:
-        print(f"--only: expected {', '.join(TABLES)}; got {', '.join(unknown)}", file=sys.stderr)
-        sys.exit(2)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform} ({device.device_kind})")
-    met = [print_table(name, TABLES[name]()) for name in _ONLY.value or TABLES]
+    met = [print_table(name, TABLES[name](chosen.repeats)) for name in chosen.only]
     sys.exit(0 if all(met) else 3)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

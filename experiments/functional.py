@@ -1,4 +1,4 @@
-"""Models for experiments: as pure functions of a list of arrays, and by name on a command line."""
+"""Models for experiments: as pure functions of a list of arrays, trained, and named in flags."""
 
 import ast
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jax import lax
 
-from jattn.nn import Transformer, TransformerConfig
+from jattn.nn import AUXILIARY_WEIGHT, Transformer, TransformerConfig, statistics
 from jattn.tasks.associative_recall import Recall
 
 
@@ -20,31 +20,53 @@ class Model(NamedTuple):
     Attributes:
         init: `(key) -> params`, a list of arrays.
         module: `(params) -> ` the Flax module.
+        statistics: `(module) -> ` a list like params for `fit`: those that are averages over
+            training, as they are after a call with `training=True`, and None for the others.
         parameters: how many numbers the parameters are.
     """
 
     init: Callable[[jax.Array], list[jax.Array]]
     module: Callable[[list[jax.Array]], Any]
+    statistics: Callable[[Any], list[jax.Array | None]]
     parameters: int
 
 
 def as_functions(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """A Flax module as pure functions; two that have the same arrays can share their params."""
-    definition, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)
+    definition, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     shapes, structure = jax.tree.flatten(state)
 
     def init(key):
-        return jax.tree.leaves(nnx.split(make(nnx.Rngs(params=key)), nnx.Param)[1])
+        return jax.tree.leaves(nnx.state(make(nnx.Rngs(params=key))))
 
     def module(params):
         return nnx.merge(definition, jax.tree.unflatten(structure, params))
 
-    return Model(init, module, sum(leaf.size for leaf in shapes))
+    def statistics_of(module):
+        return jax.tree.leaves(statistics(module), is_leaf=lambda node: node is None)
+
+    return Model(init, module, statistics_of, sum(leaf.size for leaf in shapes))
 
 
 def decoder(settings: TransformerConfig) -> Model:
     """A transformer as pure functions."""
     return as_functions(lambda rngs: Transformer(settings, rngs=rngs))
+
+
+def training_loss(
+    model: Model, params: Any, tokens: jax.Array, of_logits: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, list[jax.Array | None]]:
+    """What `fit` minimises: the task's loss and 0.01 of the mixers' own; and their statistics."""
+    module = model.module(params)
+    logits, losses = module(tokens, training=True)
+    value = of_logits(logits) + AUXILIARY_WEIGHT * sum(losses.values())
+    return value, model.statistics(module)
+
+
+def optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam, warmed up over a tenth of the steps and then falling along a cosine."""
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(steps // 10, 1), steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, counts: jax.Array) -> jax.Array:
@@ -53,10 +75,16 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, counts: jax.Array) -> j
     return (found * counts).sum() / jnp.maximum(counts.sum(), 1)
 
 
-def recall_loss(model: Model, params: Any, batch: Recall) -> jax.Array:
-    """Mean of -log p(answer) over the queries of associative recall, in nats."""
-    logits = _at_queries(model, params, batch)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.answers).mean()
+def recall_loss(
+    model: Model, params: Any, batch: Recall
+) -> tuple[jax.Array, list[jax.Array | None]]:
+    """`training_loss` of associative recall: mean of -log p(answer) over its queries, in nats."""
+
+    def of_logits(logits):
+        asked = _at_queries(logits, batch)
+        return optax.softmax_cross_entropy_with_integer_labels(asked, batch.answers).mean()
+
+    return training_loss(model, params, batch.tokens, of_logits)
 
 
 def recall_accuracy(model: Model, params: Any, batch: Recall, *, piece: int = 64) -> jax.Array:
@@ -69,13 +97,13 @@ def recall_accuracy(model: Model, params: Any, batch: Recall, *, piece: int = 64
     split = jax.tree.map(lambda x: x[:whole].reshape(pieces, -1, *x.shape[1:]), batch)
 
     def right(part):
-        return (_at_queries(model, params, part).argmax(-1) == part.answers).mean()
+        logits = model.module(params)(part.tokens)
+        return (_at_queries(logits, part).argmax(-1) == part.answers).mean()
 
     return lax.map(right, split).mean()
 
 
-def _at_queries(model: Model, params: Any, batch: Recall) -> jax.Array:
-    logits = model.module(params)(batch.tokens)
+def _at_queries(logits: jax.Array, batch: Recall) -> jax.Array:
     return jnp.take_along_axis(logits, batch.queries[..., None], axis=1)
 
 

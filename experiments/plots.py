@@ -47,7 +47,7 @@ def heat_map(
     for (row, column), value in np.ndenumerate(matrix):
         color = "white" if abs(value) > 0.6 * limit else "black"
         text = f"{value:.2f}".replace("0.", ".") if abs(value) >= 0.005 else "0"
-        axis.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
+        axis.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     for position in split:
         if position < matrix.shape[1]:
             axis.axvline(position - 0.5, color="black", linestyle="--", linewidth=0.8)
@@ -55,7 +55,7 @@ def heat_map(
             axis.axhline(position - 0.5, color="black", linestyle="--", linewidth=0.8)
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=10)
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
@@ -68,12 +68,18 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 def label(axis: Axes, x: str, y: str, title: str = "", *, legend: bool = True) -> None:
-    """Axis labels, a title, and a small legend if anything is labelled."""
+    """Axis labels, a title, and a legend below if anything is labelled."""
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.set_title(title, fontsize=10)
     if legend and axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, frameon=False)
+        legend_below(axis)
+
+
+def legend_below(axis: Axes) -> None:
+    """A legend under the panel: inside, it would lie on a curve sooner or later."""
+    place: Any = dict(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+    axis.legend(fontsize=8, frameon=False, handlelength=1.2, columnspacing=1.0, **place)
 
 
 matplotlib.rcParams["font.size"] = 9

@@ -4,17 +4,22 @@
 
 Each experiment runs in its own process and in its own folder under the workdir; started again, it
 goes on where it stopped. The gallery is WORKDIR/index.html. Exit status: 0 if all claims of all
-experiments hold, 3 if all finished but a claim does not, else that of the first that failed.
+experiments hold, 3 if all finished but a claim does not, else that of the first that failed;
+130 or 143 if stopped by SIGINT (Ctrl-C) or SIGTERM, which the experiment is told, so that it saves.
 """
 
+import contextlib
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
-from absl import app, flags
-
-from jattn.training import write_gallery
+from experiments.flags import Parser, some_of
+from jattn.pretrained import smollm2
+from jattn.training import UsageError, write_gallery
+from jattn.training.configs import load_module
+from jattn.training.stores import Folder, folder_of, told
 
 # Experiments whose presets `small` and `full` together reproduce their papers.
 REGISTERED = (
@@ -27,63 +32,150 @@ REGISTERED = (
     "softmax_as_rnn",
     "attention_methods",
     "bakeoff",
+    "attention_sinks",
+    "curvature",
+    "key_value_heads",
+    "longer_sequences",
+    "language_model_steering",
+    "language_model_faithfulness",
+    "language_model_training",
+    "minimal_transformer",
     "associative_recall",
     "memory_models",
     "hedgehog_conversion",
+    "deconstructed_attention",
+    "step_sizes",
+    "affine_attention",
+    "hierarchical_text",
+    "factor_graph",
+    "language_model_sinks",
+    "language_model_heads",
+    "language_model_circuits",
 )
 
-ONLY = flags.DEFINE_list("only", None, "Experiments to run, separated by commas; default: all.")
-PRESET = flags.DEFINE_string("preset", "small", "Preset of each experiment's config.")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for the runs and the gallery.")
+# Those about a trained model, which `make lm` installs.
+TRAINED = frozenset(
+    ["language_model_steering", "language_model_faithfulness", "language_model_sinks",
+     "language_model_heads", "language_model_circuits"]
+)  # fmt: skip
 
-ALL_HOLD, CLAIM_FAILS, BAD_INPUT = 0, 3, 2
+ALL_HOLD, CLAIM_FAILS = 0, 3
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-def reproduce(names: Sequence[str], preset: str, workdir: Path) -> int:
+def reproduce(names: Sequence[str], preset: str, workdir: Folder) -> int:
     """Runs experiments one after the other, then writes the gallery.
 
     Args:
         names: experiments, of REGISTERED.
         preset: preset of each one's config.
-        workdir: folder of the gallery; the runs are its subfolders `NAME` (`NAME-PRESET` for a
-            preset other than small).
+        workdir: folder of the gallery, local or in a store; the runs are its subfolders `NAME`
+            (`NAME-PRESET` for a preset other than small).
 
     Returns:
         The exit status.
     """
     statuses, runs = [], {}
-    for name in names:
-        folder = workdir / (name if preset == "small" else f"{name}-{preset}")
-        command = [
-            sys.executable,
-            "-m",
-            f"experiments.{name}",
-            f"--config=configs/{name}.py:{preset}",
-            f"--workdir={folder}",
-        ]
-        print(f"== {name} ({preset})", flush=True)
-        statuses.append(subprocess.run(command, check=False).returncode)
-        if (folder / "claims.json").exists():
-            runs[name] = folder
-        elif statuses[-1] == ALL_HOLD:  # it was asked to stop, and said how to go on
-            break
+    with _passing_on() as passed_on:
+        for name in names:
+            folder = workdir / (name if preset == "small" else f"{name}-{preset}")
+            command = [
+                sys.executable,
+                "-m",
+                f"experiments.{name}",
+                f"--config={name}:{preset}",
+                f"--workdir={folder}",
+            ]
+            print(f"== {name} ({preset})", flush=True)
+            statuses.append(passed_on.run(command))
+            if (folder / "claims.json").exists():
+                runs[name] = folder
+            if passed_on.number or statuses[-1] in STOPPED:  # it has said how to go on
+                break
     if runs:
         write_gallery(workdir / "index.html", runs)
         print(f"gallery: {workdir / 'index.html'}")
+    if passed_on.number:
+        return 128 + passed_on.number
     broken = [status for status in statuses if status not in (ALL_HOLD, CLAIM_FAILS)]
     return broken[0] if broken else max(statuses, default=ALL_HOLD)
 
 
-def main(argv: Sequence[str]) -> None:
+class _PassingOn:
+    """Runs processes, and passes on to them the signals that ask this one to stop."""
+
+    def __init__(self):
+        self.number = 0  # of the signal, once there was one
+        self._process: subprocess.Popen | None = None
+
+    def run(self, command: Sequence[str]) -> int:
+        """Runs a command to its end; its exit status, 128 + n if signal n ended it."""
+        if self.number:
+            return 128 + self.number
+        # In a group of its own, it hears of Ctrl-C once: from here.
+        self._process = subprocess.Popen(command, process_group=0)
+        status = self._process.wait()
+        self._process = None
+        return status if status >= 0 else 128 - status
+
+    def ask(self, number: int, _: object) -> None:
+        """The handler of a signal."""
+        self.number = number
+        name = signal.Signals(number).name
+        print(f"reproduce: {name}: waiting for the experiment to save", file=sys.stderr, flush=True)
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+@contextlib.contextmanager
+def _passing_on() -> Iterator[_PassingOn]:
+    passed_on = _PassingOn()
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {kind: signal.signal(kind, passed_on.ask) for kind in kinds}
+    try:
+        yield passed_on
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; see the module's docstring."""
-    names = ONLY.value or list(REGISTERED)
-    unknown = [name for name in names if name not in REGISTERED]
-    if unknown or argv[1:]:
-        wrong = f"--only: no experiment {unknown[0]!r}" if unknown else f"argument {argv[1]!r}"
-        print(f"reproduce: {wrong}; there are {', '.join(REGISTERED)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    sys.exit(reproduce(names, PRESET.value, Path(WORKDIR.value)))
+    text = f"{__doc__}\nExperiments: {', '.join(REGISTERED)}."
+    parser = Parser("reproduce", text)
+    parser.add_argument(
+        "--only",
+        type=some_of("experiment", REGISTERED),
+        help="experiments, separated by commas; default: all",
+    )
+    parser.add_argument(
+        "--preset", default="small", help="of each experiment: small, full or paper"
+    )
+    parser.add_argument("--workdir", default="runs", help="folder of the runs and the gallery")
+    chosen = parser.parse_args(argv)
+    left_out = ()
+    if chosen.only is None:
+        left_out = () if smollm2.installed() else tuple(n for n in REGISTERED if n in TRAINED)
+        chosen.only = [name for name in REGISTERED if name not in left_out]
+    for name in chosen.only:
+        presets = load_module(name).PRESETS
+        if chosen.preset not in presets:
+            parser.error(
+                f"--preset: expected one of {', '.join(presets)} for {name}, got {chosen.preset!r}"
+            )
+    if not chosen.workdir:
+        parser.error("--workdir: expected a folder, got none")
+    if left_out:
+        print(f"left out without the trained model (make lm): {', '.join(left_out)}")
+    try:
+        workdir = folder_of(chosen.workdir)
+        with told(workdir):
+            status = reproduce(chosen.only, chosen.preset, workdir)
+    except UsageError as error:
+        parser.error(str(error))
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -45,7 +45,7 @@ def kernels_can_run() -> bool:
     """Whether a TPU kernel can be part of the program being made.
 
     A kernel is for one device: inside `jax.shard_map` it gets that device's part, but XLA cannot
-    divide it by itself, so a program that is spread over many devices by shardings has none.
+    divide it by itself. Where arrays tell their mesh, `jattn.sharding` brings them to that form.
 
     Example:
         >>> kernels_can_run()

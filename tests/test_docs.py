@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from experiments import docs
+from experiments.tools import docs
 
 README = docs.README.read_text()
 

@@ -3,15 +3,11 @@
 libtpu can bring down the process it runs in, and reads its settings when it is loaded.
 """
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 
-import pytest
-
-from experiments.libtpu import SETTINGS
+from experiments.tools.libtpu import environment
 
 PREAMBLE = """
 import json
@@ -36,12 +32,13 @@ def report(**facts):
 
 
 def run(script: str, timeout: int = 300) -> list[dict]:
-    """Runs a script after the preamble; returns what it gave to `report`."""
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("needs libtpu: pip install 'jattn[tpu]'")
+    """Runs a script after the preamble; returns what it gave to `report`.
+
+    A test that calls it has the mark `libtpu`: without libtpu it is skipped.
+    """
     process = subprocess.run(
         [sys.executable, "-c", PREAMBLE + script],
-        env=os.environ | SETTINGS,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout,

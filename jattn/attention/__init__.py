@@ -3,11 +3,12 @@
 from jattn.attention import masks, normalizers, positions, scores
 from jattn.attention.attend import Selection, attend, explain
 from jattn.attention.blocks import Blocks
-from jattn.attention.columns import attend_columns
 from jattn.attention.decode import decode
 from jattn.attention.merge import merge
 from jattn.attention.normalizers import Normalizer, given_lse
 from jattn.attention.ring import ring_attend, stripe
+from jattn.attention.statistics import attention_statistics
+from jattn.attention.transposed import attend_columns
 
 __all__ = [
     "Blocks",
@@ -15,6 +16,7 @@ __all__ = [
     "Selection",
     "attend",
     "attend_columns",
+    "attention_statistics",
     "decode",
     "explain",
     "given_lse",

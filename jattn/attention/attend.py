@@ -1,20 +1,23 @@
 """The softmax-like engine: score -> bias -> score_mod -> mask -> normalise -> aggregate."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from jattn.attention.attention_args import AttentionArgs, bind
 from jattn.attention.blocks import Blocks, check_blocks, table_blocks
 from jattn.attention.blockwise import blockwise
-from jattn.attention.case import Case, make_case
-from jattn.attention.masks import Mask, band
+from jattn.attention.devices import attend_over_devices
+from jattn.attention.masks import Mask, MaskLike, band
 from jattn.attention.normalizers import Normalizer
 from jattn.attention.reference import reference
 from jattn.attention.scores import ScoreMod
 from jattn.checks import check_choice
 from jattn.platforms import is_hopper, kernels_can_run, platform
+from jattn.sharding import Layout, layout_of, on_tpu
 
 IMPLEMENTATIONS = ("reference", "blockwise", "pallas", "cudnn")
 
@@ -29,12 +32,14 @@ def attend(
     key: Float[Array, "b s gk d"],
     value: Float[Array, "b s gv e"],
     *,
-    mask: Mask | Bool[Array, "..."] | None = None,
+    mask: MaskLike | None = None,
     bias: Array | float | None = None,
     score_mod: ScoreMod | None = None,
     normalizer: str | Normalizer = "softmax",
     sink: Array | float | None = None,
     scale: Array | float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
     return_lse: bool = False,
     return_weights: bool = False,
     implementation: str | Blocks | None = None,
@@ -50,35 +55,42 @@ def attend(
         total_i   = sum_j weight_ij (+ f(sink_i))
         out_i     = sum_j weight_ij v_j (/ total_i)                   divided if the normalizer does
 
-    For softmax, f = exp. A query without any key gives zeros, lse -inf and no gradient. NaN or
-    infinity in a key or value that the mask hides reaches neither values nor gradients; a query
-    that attends to it becomes NaN (in the kernel, an infinite key may give a weight of 0 instead).
+    For softmax, f = exp. A bias of -inf hides a key from a query, as a mask does, whatever the
+    modification makes of it; so does a modification that returns -inf. A query without any key
+    gives zeros, lse -inf and no gradient. NaN or infinity in a key or value that the mask hides, or
+    in a query that it leaves without keys, reaches neither values nor gradients; a query that
+    attends to it becomes NaN (in the kernel, an infinite key may give a weight of 0 instead).
+    Dropout sets weights to 0 after the division, and divides the others by 1 - rate.
     Head i of the queries meets head `i * gk // h` of the keys and
     head `i * gv // h` of the values.
 
     Args:
         query: `[b, t, h, d]`, any float dtype. Scores and sums are float32, or float64 if any
-            of the three arrays is.
+            of the three arrays is; floats of 8 bits or less are read as bfloat16.
         key: `[b, s, gk, d]`, gk divides h.
         value: `[b, s, gv, e]`, gv divides h.
-        mask: who may attend to whom; a `jattn.masks.Mask`, or a bool array broadcastable to
-            `[b, h, t, s]`, True = may attend. Default: everyone to everyone.
+        mask: who may attend to whom; a `jattn.masks.Mask`, a bool array broadcastable to
+            `[b, h, t, s]`, True = may attend, or a function `(batch, head, q_index, k_index) ->
+            bool` (see `jattn.masks.from_function`). Default: everyone to everyone.
         bias: added to scores, broadcastable to `[b, h, t, s]`, differentiable. An axis of size 1 is
-            never spread: `[b, h, 1, s]` and `[b, h, t, 1]` stay as small as they are.
-        score_mod: `(score, batch, head, q_index, k_index) -> score`, elementwise; see
+            never broadcast: `[b, h, 1, s]` and `[b, h, t, 1]` stay as small as they are.
+        score_mod: `(score, batch, head, q_index, k_index) -> score`, written for scalars; see
             `jattn.attention.scores`. Arrays it closes over may be differentiated.
         normalizer: "softmax", "sigmoid", "softplus_l1", "relu", or a `Normalizer`.
         sink: an extra logit for each query that joins the sum and has no value: a number, one
             a head `[h]`, or `[b, t, h]`; differentiable. 0.0 is "softmax off by one". Neither
             `bias` nor `score_mod` touch it.
         scale: default d^-0.5.
+        dropout_rate: probability of a weight to be dropped, in [0, 1); 0 drops none.
+        dropout_key: decides which; the same key drops the same weights on every backend.
         return_lse: also return the log of total_i, sink included, for normalizers that divide.
         return_weights: also return the weights (divided, sink left out); "reference" only.
         implementation: "reference" (dense; any order and mode of differentiation), "blockwise"
-            (memory grows with t + s; reverse-mode only), "pallas" (the kernel for TPUs, or for
-            Hopper GPUs; elsewhere the TPU's, interpreted, which is slow), "cudnn", or None to
-            choose; see `explain`. A `Blocks` is "pallas" on TPUs with tiles of those sizes;
-            otherwise they come from a table of chips and shapes.
+            (memory grows with t + s; any mode and order too, with more memory beyond the first
+            gradient), "pallas" (the kernel for TPUs, or for Hopper GPUs; elsewhere the TPU's,
+            interpreted, which is slow; first gradients only), "cudnn", or None to choose; see
+            `explain`. A `Blocks` is "pallas" on TPUs with tiles of those sizes; otherwise they
+            come from a table of chips and shapes.
 
     Returns:
         out `[b, t, h, e]` in query's dtype; then, if asked for, lse `[b, t, h]` in float32
@@ -98,24 +110,42 @@ def attend(
         >>> out.shape, lse.shape
         ((1, 16, 4, 8), (1, 16, 4))
     """
-    case = make_case(
+    args = bind(
         query, key, value, mask=mask, bias=bias, score_mod=score_mod, normalizer=normalizer,
-        sink=sink, scale=scale, return_lse=return_lse, return_weights=return_weights,
+        sink=sink, scale=scale, dropout_rate=dropout_rate, dropout_key=dropout_key,
+        return_lse=return_lse, return_weights=return_weights,
     )  # fmt: skip
-    selection = _select(case, implementation)
+    layout = _layout(args, implementation)
+    run = functools.partial(_run, implementation=implementation)
+    out, *more = run(args) if layout is None else attend_over_devices(args, layout, run)
+    return (out, *more) if more else out
+
+
+def _layout(args: AttentionArgs, implementation: str | Blocks | None) -> Layout | None:
+    """How the arrays are spread over devices; None where the program can be left to XLA."""
+    check_choice("implementation", _name(implementation), (None, *IMPLEMENTATIONS))
+    arrays = (args.query, args.key, args.value)
+    named = isinstance(implementation, Blocks) or implementation == "pallas"
+    kernel = named or (implementation is None and on_tpu(args.query))
+    return layout_of(*arrays, heads=tuple(x.shape[2] for x in arrays), kernel=kernel)
+
+
+def _run(args: AttentionArgs, implementation: str | Blocks | None) -> tuple[Any, ...]:
+    """The results asked for, on one device or left to XLA to divide."""
+    selection = _select(args, implementation, kernels_can_run())
     weights = None
     if selection.chosen is None:
         name = _name(implementation)
         reason = dict(selection.refused)[str(name)]
         raise NotImplementedError(f"implementation={name!r}: {reason}")
     if selection.chosen == "reference":
-        out, lse, weights = reference(case)
+        out, lse, weights = reference(args)
     elif selection.chosen == "pallas":
-        out, lse = _pallas(case, selection.blocks)
+        out, lse = _pallas(args, selection.blocks)
     else:
-        out, lse = {"blockwise": blockwise, "cudnn": _cudnn}[selection.chosen](case)
-    returned = (out, *([lse] if return_lse else []), *([weights] if return_weights else []))
-    return returned if len(returned) > 1 else out
+        out, lse = {"blockwise": blockwise, "cudnn": _cudnn}[selection.chosen](args)
+    more = ((lse, args.return_lse), (weights, args.return_weights))
+    return (out, *(x for x, asked in more if asked))
 
 
 class Selection(NamedTuple):
@@ -126,17 +156,22 @@ class Selection(NamedTuple):
         refused: pairs of a name and the reason.
         blocks: sizes of tiles, where the TPU kernels are chosen.
         blocks_from: where these sizes come from.
+        layout: how the arrays are spread over devices, where each works on its share.
     """
 
     chosen: str | None
     refused: tuple[tuple[str, str], ...]
     blocks: Blocks | None = None
     blocks_from: str | None = None
+    layout: Layout | None = None
 
     def __str__(self) -> str:
         tiles = [] if self.blocks is None else [f"{self.blocks} from {self.blocks_from}"]
         refused = [f"not {name}: {reason}" for name, reason in self.refused]
-        return "\n".join([f"chosen: {self.chosen}", *tiles, *refused])
+        once = "derivatives: first ones in reverse mode; others have all modes and orders"
+        modes = [once] if self.chosen in ("pallas", "cudnn") else []
+        spread = [] if self.layout is None else [str(self.layout)]
+        return "\n".join([f"chosen: {self.chosen}", *tiles, *spread, *modes, *refused])
 
 
 def explain(query: Array, key: Array, value: Array, **options) -> Selection:
@@ -160,29 +195,39 @@ def explain(query: Array, key: Array, value: Array, **options) -> Selection:
         'reference'
     """
     implementation = options.pop("implementation", None)
-    return _select(make_case(query, key, value, **options), implementation)
+    args = bind(query, key, value, **options)
+    layout = _layout(args, implementation)
+    # On its share of a spread array each device runs what it would run alone.
+    kernels = kernels_can_run() if layout is None else on_tpu(args.query)
+    selection = _select(args, implementation, kernels)
+    return selection if layout is None else selection._replace(layout=layout)
 
 
-def _select(case: Case, implementation: str | Blocks | None) -> Selection:
+def _select(args: AttentionArgs, implementation: str | Blocks | None, kernels: bool) -> Selection:
     given = implementation if isinstance(implementation, Blocks) else None
     if given is not None:
         check_blocks(given)
     name = _name(implementation)
     check_choice("implementation", name, (None, *IMPLEMENTATIONS))
-    kernels = kernels_can_run()
     cannot = {
-        "blockwise": "it never holds the weights (return_weights)" if case.return_weights else None,
-        "pallas": _pallas_refusal(case, given) if name == "pallas" or kernels else None,
-        "cudnn": _cudnn_refusal(case),
+        "blockwise": "it never holds the weights (return_weights)" if args.return_weights else None,
+        "pallas": _pallas_unsupported(args, given) if name == "pallas" or kernels else None,
+        "cudnn": _cudnn_unsupported(args),
     }
-    if name is None:
-        t, s = case.query.shape[1], case.key.shape[1]
-        short = t <= DENSE_QUERIES or t * s < DENSE_SCORES
+    sizes = (*args.query.shape, *args.key.shape, *args.value.shape)
+    symbolic = not all(isinstance(size, int) for size in sizes)  # as in jax.export
+    if symbolic:
+        cannot |= dict.fromkeys(("blockwise", "pallas", "cudnn"), "it needs to know all lengths")
+    if 0 in sizes:
+        chosen = "reference"  # There is nothing to work on in blocks.
+    elif name is None:
+        t, s = args.query.shape[1], args.key.shape[1]
+        short = symbolic or t <= DENSE_QUERIES or t * s < DENSE_SCORES
         if short or cannot["blockwise"]:
             chosen = "reference"
         elif kernels and not cannot["pallas"]:
             chosen = "pallas"
-        elif is_hopper() and case.mask is None and case.bias is None and not cannot["cudnn"]:
+        elif is_hopper() and args.mask is None and args.bias is None and not cannot["cudnn"]:
             chosen = "cudnn"
         else:
             chosen = "blockwise"
@@ -190,7 +235,7 @@ def _select(case: Case, implementation: str | Blocks | None) -> Selection:
             cannot["pallas"] = cannot["pallas"] or (
                 "taken only by name on a GPU, where it has yet to be measured"
                 if platform() == "gpu"
-                else "it needs a TPU (elsewhere it is interpreted), of many only in jax.shard_map"
+                else "it needs a TPU (elsewhere it is interpreted)"
             )
         if chosen != "cudnn":  # It lets NaN through a mask, and rounds a bias.
             cannot["cudnn"] = cannot["cudnn"] or (
@@ -202,35 +247,38 @@ def _select(case: Case, implementation: str | Blocks | None) -> Selection:
     refused = tuple((n, cannot.get(n) or preferred) for n in IMPLEMENTATIONS if n != chosen)
     if chosen != "pallas" or platform() == "gpu":
         return Selection(chosen, refused)
-    return Selection(chosen, refused, *((given, "the caller") if given else table_blocks(case)))
+    return Selection(
+        chosen, refused, *(table_blocks(args) if given is None else (given, "the caller"))
+    )
 
 
 def _name(implementation: str | Blocks | None) -> str | None:
     return "pallas" if isinstance(implementation, Blocks) else implementation
 
 
-def _cudnn_refusal(case: Case) -> str | None:
+def _cudnn_unsupported(args: AttentionArgs) -> str | None:
     """Why cuDNN's fused attention cannot serve, or None."""
-    b, t, h, d = case.query.shape
-    e = case.value.shape[3]
+    b, t, h, d = args.query.shape
+    e = args.value.shape[3]
     limits = {
         "it needs a GPU": jax.default_backend() != "gpu",
         "it needs float16 or bfloat16 inputs": not all(
-            x.dtype == case.query.dtype and x.dtype in (jnp.float16, jnp.bfloat16)
-            for x in (case.query, case.key, case.value)
+            x.dtype == args.query.dtype and x.dtype in (jnp.float16, jnp.bfloat16)
+            for x in (args.query, args.key, args.value)
         ),
-        "it has softmax only": case.normalizer.name != "softmax",
-        "it has no score_mod": case.score_mod is not None,
-        "it has no sink": case.sink is not None,
-        "its lse is not differentiable": case.return_lse,
-        "it does not return weights": case.return_weights,
-        "its masks are none, causal() and sliding_window(n), with t = s": case.mask is not None
-        and not (_cudnn_window(case.mask) and t == case.key.shape[1]),
-        "it needs as many key heads as value heads": case.key.shape[2] != case.value.shape[2],
+        "it has softmax only": args.normalizer.name != "softmax",
+        "it has no score_mod": args.score_function is not None,
+        "it has no dropout": args.dropout is not None,
+        "it has no sink": args.sink is not None,
+        "its lse is not differentiable": args.return_lse,
+        "it does not return weights": args.return_weights,
+        "its masks are none, causal() and sliding_window(n), with t = s": args.mask is not None
+        and not (_cudnn_window(args.mask) and t == args.key.shape[1]),
+        "it needs as many key heads as value heads": args.key.shape[2] != args.value.shape[2],
         "it needs d = e, a multiple of 8 and at most 128": d != e or d % 8 != 0 or d > 128,
-        "its scale is a Python number": isinstance(case.scale, jax.Array),
-        "its bias is a full [b, h, t, s]": case.bias is not None
-        and case.bias.shape != (b, h, t, case.key.shape[1]),
+        "its scale is a Python number": isinstance(args.scale, jax.Array),
+        "its bias is a full [b, h, t, s]": args.bias is not None
+        and args.bias.shape != (b, h, t, args.key.shape[1]),
     }
     return "; ".join(reason for reason, holds in limits.items() if holds) or None
 
@@ -243,7 +291,7 @@ def _cudnn_window(mask: Mask) -> dict[str, Any]:
     return {"is_causal": True, "local_window_size": None if low is None else (-low, 0)}
 
 
-def _pallas_refusal(case: Case, blocks: Blocks | None) -> str | None:
+def _pallas_unsupported(args: AttentionArgs, blocks: Blocks | None) -> str | None:
     """Why no Pallas kernel can serve, or None."""
     # Either import loads Pallas, which takes its time.
     if platform() == "gpu":
@@ -251,31 +299,31 @@ def _pallas_refusal(case: Case, blocks: Blocks | None) -> str | None:
             return "its GPU kernels are for Hopper (H100, H200)"
         if blocks is not None:
             return "the GPU kernels choose their own blocks"
-        from jattn.attention.pallas_gpu import refusal
+        from jattn.attention.pallas_gpu import unsupported_reason
     else:
-        from jattn.attention.pallas_tpu import refusal
-    return refusal(case)
+        from jattn.attention.pallas_tpu import unsupported_reason
+    return unsupported_reason(args)
 
 
-def _pallas(case: Case, blocks: Blocks | None) -> tuple[Array, Array]:
+def _pallas(args: AttentionArgs, blocks: Blocks | None) -> tuple[Array, Array | None]:
     if blocks is None:
         from jattn.attention.pallas_gpu import pallas_gpu
 
-        return pallas_gpu(case)
+        return pallas_gpu(args)
     from jattn.attention.pallas_tpu import pallas_tpu
 
     # Elsewhere than on a TPU the kernel is interpreted: slow, for checks.
-    return pallas_tpu(case, blocks, interpret=platform() != "tpu")
+    return pallas_tpu(args, blocks, interpret=platform() != "tpu")
 
 
-def _cudnn(case: Case) -> tuple[Array, None]:
+def _cudnn(args: AttentionArgs) -> tuple[Array, None]:
     out = jax.nn.dot_product_attention(
-        case.query,
-        case.key,
-        case.value,
-        bias=None if case.bias is None else case.bias.astype(case.query.dtype),
-        **({} if case.mask is None else _cudnn_window(case.mask)),
-        scale=float(case.scale),
+        args.query,
+        args.key,
+        args.value,
+        bias=None if args.bias is None else args.bias.astype(args.query.dtype),
+        **({} if args.mask is None else _cudnn_window(args.mask)),
+        scale=float(args.scale),
         implementation="cudnn",
     )
     return out, None

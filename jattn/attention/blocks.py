@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jattn.attention.case import Case
+from jattn.attention.attention_args import AttentionArgs
 from jattn.attention.masks import Mask, band
 from jattn.platforms import device_kind
 
@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
     as few blocks as these sizes allow, all of about the same length, in whole registers (128).
     Equal numbers of queries and keys let a causal kernel know which part of a tile meets which
     queries. Without an implementation or with "pallas", the sizes come from a table made by
-    `python -m experiments.tune`; `jattn.attention.explain` says which.
+    `python -m experiments.tools.tune`; `jattn.attention.explain` says which.
 
     Attributes:
         query, key: block of queries and of keys, forward.
@@ -49,6 +49,9 @@ class Blocks(NamedTuple):
     backward_key: int = 1024
     backward_key_part: int = 256
 
+    def __bool__(self) -> bool:
+        raise ValueError("implementation: Blocks have no truth value, and cannot be joined")
+
 
 _TABLE = json.loads(Path(__file__).with_name("block_table.json").read_text())
 
@@ -60,7 +63,7 @@ def check_blocks(blocks: Blocks) -> None:
         ValueError: a size is no multiple of 128.
     """
     for name, size in blocks._asdict().items():
-        if size < LANES or size % LANES:
+        if isinstance(size, bool) or not isinstance(size, int) or size < LANES or size % LANES:
             raise ValueError(f"implementation: expected {name} a multiple of {LANES}, got {size}")
 
 
@@ -74,17 +77,17 @@ def class_name(head_size: int, mask: str) -> str:
     return f"heads up to {head_size} {mask}"
 
 
-def table_blocks(case: Case) -> tuple[Blocks, str]:
-    """The blocks for a case on the chip at hand, and where they come from.
+def table_blocks(args: AttentionArgs) -> tuple[Blocks, str]:
+    """The blocks for a call on the chip at hand, and where they come from.
 
     The table knows bfloat16 and masks that are bands, or none. What it does not know gets the
     defaults.
     """
     chip = CHIPS.get(device_kind())
-    head_size = max(case.query.shape[3], case.value.shape[3])
+    head_size = max(args.query.shape[3], args.value.shape[3])
     sizes = [size for size in HEAD_SIZES if head_size <= size]
-    dtype = jnp.result_type(case.query, case.key, case.value)
-    mask = _mask_class(case.mask)
+    dtype = jnp.result_type(args.query, args.key, args.value)
+    mask = _mask_class(args.mask)
     unknown = {
         f"chip {device_kind()!r}": chip not in _TABLE,
         f"dtype {dtype}": dtype != jnp.bfloat16,

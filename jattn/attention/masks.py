@@ -6,104 +6,103 @@ pair allowed: skip it), FULL (all pairs allowed: no need to mask) or PARTIAL. Th
 conservative: PARTIAL may stand for either of the others. It is computed with NumPy where the
 mask's arrays are known when a program is traced, and is part of the program where they are not.
 
-Query i and key j are counted from 0 on both axes, whatever the lengths. To let the last query
-meet the last key when `t != s` (a cache, say), give `offset=s - t`.
+Query i and key j are counted from 0 on both axes, whatever the lengths. Where queries are a later
+stretch of the sequence (a chunk against a cache, say), `offset` says how far they are ahead:
+a number, one a batch entry, known when the program is traced or not; `align="end"` lets the last
+query meet the last key.
 
 Masks are pytrees: they pass through `jax.jit` as arguments. Their arrays are leaves; the integers
-that shape a band or a block are part of the tree's structure, so changing one compiles anew. Every
-leaf has four axes that broadcast against `[b, h, t, s]`, so a tile of a mask is the same mask over
-the tiles of its leaves: backends, kernels too, cut those and call `allowed`.
+that shape a band or a block are part of the tree's structure, so changing one compiles anew.
 """
 
-import dataclasses
-import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Integer
 
-from jattn.attention.planes import as_plane, pad_plane, slice_tile
-from jattn.checks import check_shape
+from jattn.attention.mask_function import from_function
+from jattn.attention.mask_types import (
+    EMPTY,
+    FARTHEST,
+    FULL,
+    PARTIAL,
+    Band,
+    BlockDiagonal,
+    Mask,
+    MaskLike,
+    Padding,
+    Pair,
+    Prefix,
+    Segments,
+    ShiftedBand,
+    as_mask,
+    from_array,
+    known,
+    parts,
+    plane,
+)
+from jattn.attention.neighborhoods import Axis, Neighborhood, tile_order
+from jattn.checks import check_array, check_choice, check_count, check_shape
 
-EMPTY, PARTIAL, FULL = 0, 1, 2
+__all__ = [
+    "EMPTY",
+    "FULL",
+    "PARTIAL",
+    "Mask",
+    "MaskLike",
+    "Padding",
+    "as_mask",
+    "band",
+    "block_diagonal",
+    "blocks",
+    "causal",
+    "from_array",
+    "from_function",
+    "neighborhood",
+    "padding",
+    "prefix",
+    "query_offset",
+    "segment_table",
+    "segments",
+    "sliding_window",
+]
 
-Index = int | Int[Array, ""]
-
-
-class Mask:
-    """Base of all masks. `True` means: this query may attend to this key."""
-
-    def allowed(self, q_index: Array, k_index: Array) -> Array:
-        """The values at these indices, elementwise; the leaves are those of the same places.
-
-        Indices are integers that broadcast against each other and against the leaves.
-        """
-        raise NotImplementedError
-
-    def tile(
-        self, q_start: Index, k_start: Index, block_q: int, block_k: int
-    ) -> Bool[Array, "..."]:
-        """Values of the tile at (q_start, k_start), `[#b, #h, block_q, block_k]`."""
-        place = (q_start, k_start, block_q, block_k)
-        part = jax.tree.map(lambda leaf: slice_tile(jnp.asarray(leaf), *place), self)
-        q_index = (q_start + jnp.arange(block_q))[None, None, :, None]
-        values = part.allowed(q_index, (k_start + jnp.arange(block_k))[None, None, None])
-        return jnp.broadcast_to(values, (*values.shape[:2], block_q, block_k))
-
-    def tiles(self, t: int, s: int, block_q: int, block_k: int) -> Any:
-        """EMPTY, PARTIAL or FULL for each tile, int8 `[ceil(t/block_q), ceil(s/block_k)]`.
-
-        NumPy where the mask's arrays are concrete, a traced array otherwise. A tile counts as
-        empty or full only if it is so for every batch entry and head.
-        """
-        raise NotImplementedError
-
-    def pad(self, t: int, s: int) -> "Mask":
-        """The same mask with its arrays grown to lengths t and s; the new values mean nothing."""
-        return jax.tree.map(lambda leaf: pad_plane(jnp.asarray(leaf), t, s), self)
-
-    def check(self, b: int, h: int, t: int, s: int) -> None:
-        """Raises ValueError where the mask's arrays do not fit these sizes."""
-
-    @property
-    def T(self) -> "Mask":
-        """The mask with the parts of queries and keys exchanged."""
-        raise NotImplementedError
-
-    def dense(self, t: int, s: int) -> Bool[Array, "..."]:
-        """All values at once, `[#b, #h, t, s]`."""
-        return self.tile(0, 0, t, s)
-
-    def __and__(self, other: "Mask | Array") -> "Mask":
-        return _Pair(self, as_mask(other), union=False)
-
-    def __or__(self, other: "Mask | Array") -> "Mask":
-        return _Pair(self, as_mask(other), union=True)
-
-    def __invert__(self) -> "Mask":
-        return _Not(self)
+Arrays = Array | np.ndarray
+Offset = int | Integer[Arrays, ""] | Integer[Arrays, " b"]
+QueryIds = Integer[Arrays, "#b t"] | Bool[Arrays, "#b t"]
+KeyIds = Integer[Arrays, "#b s"] | Bool[Arrays, "#b s"]
 
 
-def causal(offset: int = 0) -> Mask:
+def causal(offset: Offset = 0, *, align: Literal["start", "end"] = "start") -> Mask:
     """Query i may attend to keys j <= i + offset.
 
     Args:
-        offset: 0 aligns the first query with the first key; `s - t` aligns the last ones.
+        offset: how far queries are ahead of keys; one for all, or one for each batch entry `[b]`.
+            It may be traced: one program then serves all offsets.
+        align: what offset 0 means: the first query is at the first key, or with "end" the last
+            query at the last key, which adds s - t.
 
     Returns:
         A `Mask`.
 
+    Raises:
+        ValueError: an offset that is no integer.
+
     Example:
         >>> causal().dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+        >>> causal(align="end").dense(2, 3)[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 1]]
     """
-    return _Band(None, offset)
+    return _band(None, 0, offset, align)
 
 
-def sliding_window(left: int, right: int = 0, offset: int = 0) -> Mask:
+def sliding_window(
+    left: int, right: int = 0, offset: Offset = 0, *, align: Literal["start", "end"] = "start"
+) -> Mask:
     """Query i may attend to `left` keys ending with its own, and to `right` keys after it.
 
     With p = i + offset: p - left < j <= p + right. `right=0` is causal already; a symmetric
@@ -113,109 +112,314 @@ def sliding_window(left: int, right: int = 0, offset: int = 0) -> Mask:
         left: number of keys up to and with the query's own position, >= 1.
         right: number of keys after it.
         offset: as for `causal`.
+        align: as for `causal`.
 
     Returns:
         A `Mask`.
 
     Raises:
-        ValueError: `left < 1` or `right < 0`.
+        ValueError: `left < 1` or `right < 0`, or they are no integers.
 
     Example:
         >>> sliding_window(2).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     """
-    if left < 1:
-        raise ValueError(f"left: expected at least 1 (the query's own position), got {left}")
-    if right < 0:
-        raise ValueError(f"right: expected at least 0, got {right}")
-    return _Band(offset - left + 1, offset + right)
+    check_count("left", left, 1)
+    check_count("right", right, 0)
+    return _band(1 - min(left, FARTHEST), min(right, FARTHEST), offset, align)
 
 
-def prefix(length: int | Int[Array, " b"]) -> Mask:
+def _band(low: int | None, high: int, offset: Any, align: str) -> Mask:
+    check_choice("align", align, ("start", "end"))
+    values = exact_integers("offset", offset)
+    if values.ndim > 1:
+        raise ValueError(f"offset: expected a number or [b], got shape {list(values.shape)}")
+    if known(values) and values.ndim == 0:
+        ahead = int(values)
+        low = None if low is None else _near(low + ahead)
+        return Band(low, _near(high + ahead), _near(ahead), from_end=align == "end")
+    if align == "end":
+        raise ValueError('align: expected "start" with an offset that is an array')
+    return ShiftedBand(values.reshape(-1, 1, 1, 1), low, high)
+
+
+def _near(x: int) -> int:
+    """Within reach of any index; beyond it, bounds all mean the same."""
+    return min(max(x, -FARTHEST), FARTHEST)
+
+
+def exact_integers(name: str, value: Any) -> Any:
+    """Exact 32-bit integers, in NumPy where they are known; far ones are brought within reach."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = np.asarray(_near(value), np.int32)
+    check_array(name, value, "integer")
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    xp = np if known(array) else jnp
+    kind = jnp.iinfo(array.dtype)
+    low, high = max(-FARTHEST, int(kind.min)), min(FARTHEST, int(kind.max))
+    return xp.clip(xp.asarray(array), low, high).astype(xp.int32)
+
+
+def prefix(length: Offset) -> Mask:
     """Every query may attend to the first `length` keys.
 
     `causal() | prefix(n)` is a prefix language model; `prefix(lengths)` alone hides the padding
     after each sequence of a batch.
 
     Args:
-        length: one number, or one for each batch entry `[b]`.
+        length: one number, or one for each batch entry `[b]`; >= 0.
 
     Returns:
         A `Mask`.
+
+    Raises:
+        ValueError: no integers, or one below 0.
 
     Example:
         >>> (causal() | prefix(2)).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return _Prefix(_plane(length, (-1, 1, 1, 1)), -1)
+    lengths = exact_integers("length", length)
+    if lengths.ndim > 1:
+        raise ValueError(f"length: expected a number or [b], got shape {list(lengths.shape)}")
+    if known(lengths) and lengths.min(initial=0) < 0:
+        raise ValueError(f"length: expected at least 0, got {int(lengths.min())}")
+    return Prefix(plane(lengths, (-1, 1, 1, 1)), -1)
 
 
-def segments(q_ids: Int[Array, "b t"], k_ids: Int[Array, "b s"] | None = None) -> Mask:
+def segments(q_ids: QueryIds, k_ids: KeyIds | None = None) -> Mask:
     """A query may attend to keys that carry its own segment number: packed sequences.
 
-    Any integers serve. Tiles are skipped where the ranges of numbers in the query block and in the
-    key block do not meet, so contiguous segments cost what they should.
+    Any integers serve, of any width. Tiles are skipped where the ranges of numbers in the query
+    block and in the key block do not meet, so contiguous segments cost what they should.
 
     Args:
-        q_ids: segment of each query.
+        q_ids: segment of each query; a batch axis of 1 is one layout for the whole batch.
         k_ids: segment of each key; None means `q_ids`.
 
     Returns:
         A `Mask`.
 
+    Raises:
+        ValueError: no integers, or not two axes.
+
     Example:
         >>> segments(jnp.array([[0, 0, 1]])).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
+    one_row = k_ids is None
     k_ids = q_ids if k_ids is None else k_ids
+    arrays = []
     for name, ids in (("q_ids", q_ids), ("k_ids", k_ids)):
-        check_shape(name, ids, "b t", {})
-    return _Segments(_plane(q_ids, (len(q_ids), 1, -1, 1)), _plane(k_ids, (len(k_ids), 1, 1, -1)))
+        if getattr(ids, "dtype", None) != jnp.bool_:
+            check_array(name, ids, "integer")
+        if ids.ndim != 2:
+            raise ValueError(f"{name}: expected 2 axes [b, t], got shape {list(ids.shape)}")
+        arrays.append(ids)
+    q_ids, k_ids = _ranked(*arrays)
+    return Segments(_as_axis(q_ids, 2), _as_axis(k_ids, 3), one_row)
+
+
+def _as_axis(ids: Any, axis: int) -> Any:
+    shape = [ids.shape[0], 1, 1, 1]
+    shape[axis] = ids.shape[1]
+    return plane(ids, tuple(shape))
+
+
+def _ranked(q_ids: Any, k_ids: Any) -> tuple[Any, Any]:
+    """The same segments with 32-bit numbers: those of other types become their ranks."""
+    narrow = ("int32", "int16", "int8", "uint16", "uint8", "bool")
+    xp = np if known(q_ids, k_ids) else jnp
+    if all(str(ids.dtype) in narrow for ids in (q_ids, k_ids)):
+        return xp.asarray(q_ids, xp.int32), xp.asarray(k_ids, xp.int32)
+    if xp is np:  # As Python has them: signed and unsigned ones of 64 bits compare exactly.
+        flat = [int(x) for ids in (q_ids, k_ids) for x in np.asarray(ids).ravel()]
+        ranks = {value: rank for rank, value in enumerate(sorted(set(flat)))}
+        values = np.array([ranks[x] for x in flat], np.int32)
+        cut = np.asarray(q_ids).size
+        return values[:cut].reshape(q_ids.shape), values[cut:].reshape(k_ids.shape)
+    if {str(q_ids.dtype), str(k_ids.dtype)} & {"uint64"} and q_ids.dtype != k_ids.dtype:
+        raise ValueError(
+            f"k_ids: expected the dtype of q_ids, {q_ids.dtype}, got {k_ids.dtype}; no type holds "
+            "both"
+        )
+    wide = jnp.promote_types(q_ids.dtype, k_ids.dtype)
+    if wide.itemsize < 8 and q_ids.dtype != k_ids.dtype:
+        raise ValueError(f"k_ids: expected the dtype of q_ids, {q_ids.dtype}, got {k_ids.dtype}")
+    both = [jnp.asarray(ids, wide) for ids in (q_ids, k_ids)]
+    order = jnp.sort(jnp.concatenate([ids.ravel() for ids in both]))
+    ranks = [jnp.searchsorted(order, ids).astype(jnp.int32) for ids in both]
+    return ranks[0], ranks[1]
 
 
 def block_diagonal(size: int) -> Mask:
     """Query i may attend to keys of its own block: i // size == j // size.
 
     Raises:
-        ValueError: `size < 1`.
+        ValueError: `size < 1`, or no integer.
 
     Example:
         >>> block_diagonal(2).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
-    return _BlockDiagonal(size)
+    check_count("size", size, 1)
+    return BlockDiagonal(min(size, FARTHEST))
 
 
-def from_array(array: Bool[Array, "..."]) -> Mask:
-    """A mask given by its values.
+def neighborhood(
+    shape: Sequence[int],
+    window: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    causal: bool | Sequence[bool] = False,
+    tile: Sequence[int] | None = None,
+) -> Mask:
+    """Tokens are the cells of a grid, each of which sees the cells of a window round it.
+
+    Along each axis, among cells that are equal modulo the dilation: the queries of a stride share
+    a window of `window` keys round its middle one, which is shifted at borders, never cut; an even
+    window has one key more before than behind. A causal axis sees up to the query itself.
 
     Args:
-        array: bool, broadcastable to `[b, h, t, s]`; True = may attend.
+        shape: of the grid; tokens are its cells row by row.
+        window: keys along each axis; one number for all, or one an axis.
+        stride: queries that share a window, at most `window`. 1 slides, `window` cuts the grid
+            into windows.
+        dilation: distance of neighbours; windows must fit: window * dilation <= length.
+        causal: whether no later cell is seen, for all axes or for each.
+        tile: shape of boxes of which all cells follow each other, as `jattn.attention.tile_order`
+            puts them: a kernel's tile is then a box, and skips more.
 
     Returns:
         A `Mask`.
 
     Raises:
-        ValueError: not a bool array, or more than four axes.
+        ValueError: numbers that do not fit the grid.
+
+    Reference:
+        arXiv 2504.16922.
 
     Example:
-        >>> from_array(jnp.array([[True, False]])).tiles(4, 2, 2, 1).tolist()
-        [[2, 0], [2, 0]]
+        >>> neighborhood((5,), 3).dense(5, 5)[0, 0].astype(int).tolist()[:2]
+        [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+        >>> neighborhood((4, 4), 2).dense(16, 16).sum(-1).tolist()[0][0][:3]
+        [4, 4, 4]
     """
-    if array.dtype != bool:
-        raise ValueError(f"mask: expected a bool array, got {array.dtype}")
-    if array.ndim > 4:
-        raise ValueError(
-            f"mask: expected an array broadcastable to [b, h, t, s], got shape {list(array.shape)}"
-        )
-    return _Values(_plane(array, (1,) * (4 - array.ndim) + array.shape))
+    shape = tuple(shape)
+    given = {"window": window, "stride": stride, "dilation": dilation, "causal": causal}
+    each = {}
+    for name, value in given.items():
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * len(shape)
+        if len(values) != len(shape):
+            raise ValueError(f"{name}: expected one for each axis of {shape}, got {value}")
+        each[name] = values
+    axes = []
+    for length, w, st, dl, late in zip(shape, *each.values(), strict=True):
+        for name, value in (("shape", length), ("window", w), ("stride", st), ("dilation", dl)):
+            check_count(name, value)
+        if st > w:
+            raise ValueError(f"stride: expected at most window={w}, got {st}")
+        if w * dl > length:
+            raise ValueError(f"window: expected window * dilation <= {length}, got {w} * {dl}")
+        axes.append(Axis(length, w, st, dl, bool(late)))
+    if tile is not None:
+        tile_order(shape, tile)
+    return Neighborhood(tuple(axes), None if tile is None else tuple(tile))
 
 
-def as_mask(mask: "Mask | Array") -> Mask:
-    """A mask as it is, a bool array through `from_array`."""
-    return mask if isinstance(mask, Mask) else from_array(mask)
+def blocks(table: Bool[Arrays, "#b #h q k"], block_q: int, block_k: int) -> Mask:
+    """Query i may attend to key j where `table[b, h, i // block_q, j // block_k]`.
+
+    The table may be found at run time: shapes do not depend on it, so nothing is compiled anew.
+
+    Args:
+        table: True = that block of queries sees that block of keys; one for all batch entries or
+            heads, or one for each.
+        block_q, block_k: tokens of a block.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: not a bool array of four axes.
+
+    Example:
+        >>> table = jnp.array([[[[True, False], [True, True]]]])
+        >>> blocks(table, 1, 2).dense(2, 4)[0, 0].astype(int).tolist()
+        [[1, 1, 0, 0], [1, 1, 1, 1]]
+    """
+    check_array("table", table, "bool")
+    check_shape("table", table, "b h q k", {})
+    check_count("block_q", block_q)
+    check_count("block_k", block_k)
+    b, h, rows, columns = table.shape
+
+    def allowed(batch, head, i, j):
+        # Behind the last block there is none: look-ups would find the last again.
+        inside = (i // block_q < rows) & (j // block_k < columns)
+        found = table[batch * (b > 1), head * (h > 1), i // block_q, j // block_k]
+        return found & inside
+
+    return from_function(allowed)
+
+
+def segment_table(allow: Bool[Arrays, "n n"], q_ids: QueryIds, k_ids: KeyIds | None = None) -> Mask:
+    """Query i may attend to key j where their segments may: `allow[q_ids[i], k_ids[j]]`.
+
+    Args:
+        allow: True = queries of the row's segment see keys of the column's.
+        q_ids: segment of each query, from 0; a batch axis of 1 is one layout for all.
+        k_ids: segment of each key; None means `q_ids`.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: arrays of other types or shapes.
+
+    Example:
+        >>> allow = jnp.array([[True, False], [True, True]])
+        >>> segment_table(allow, jnp.array([[0, 1]])).dense(2, 2)[0, 0].astype(int).tolist()
+        [[1, 0], [1, 1]]
+    """
+    check_array("allow", allow, "bool")
+    check_shape("allow", allow, "n n", {})
+    k_ids = q_ids if k_ids is None else k_ids
+    for name, ids in (("q_ids", q_ids), ("k_ids", k_ids)):
+        check_array(name, ids, "integer")
+        check_shape(name, ids, "b t", {})
+    table, rows, columns = jnp.asarray(allow), jnp.asarray(q_ids), jnp.asarray(k_ids)
+
+    def allowed(batch, head, i, j):
+        row = rows[batch * (len(rows) > 1), i]
+        return table[row, columns[batch * (len(columns) > 1), j]]
+
+    return from_function(allowed)
+
+
+def padding(real: Bool[Arrays, "b s"]) -> Mask:
+    """Every query may attend to the keys that are real tokens; the others are padding.
+
+    A bool array `[b, s]` says the same to a mixer, but not where b is also the number of queries:
+    there it could be meant as `[t, s]`. This says it everywhere, and combines with other masks.
+
+    Args:
+        real: True = a real token, False = padding.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: not a bool array of two axes.
+
+    Example:
+        >>> padding(jnp.array([[True, True, False]])).dense(2, 3)[0, 0].astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0]]
+    """
+    check_array("real", real, "bool")
+    check_shape("real", real, "b s", {})
+    return Padding(plane(real, (real.shape[0], 1, 1, real.shape[1])))
 
 
 def band(mask: Mask) -> tuple[int | None, int | None] | None:
@@ -225,9 +429,9 @@ def band(mask: Mask) -> tuple[int | None, int | None] | None:
         >>> band(sliding_window(3)), band(prefix(2))
         ((-2, 0), None)
     """
-    if isinstance(mask, _Band):
+    if isinstance(mask, Band) and not mask.from_end:
         return mask.low, mask.high
-    if isinstance(mask, _Pair) and not mask.union:
+    if isinstance(mask, Pair) and not mask.union:
         left, right = band(mask.left), band(mask.right)
         if left is not None and right is not None:
             lows = [low for low in (left[0], right[0]) if low is not None]
@@ -236,221 +440,29 @@ def band(mask: Mask) -> tuple[int | None, int | None] | None:
     return None
 
 
-_STATIC = {"static": True}  # Fields of the tree's structure; the other fields are its leaves.
+def query_offset(mask: Mask | None) -> Any:
+    """How far the queries of a mask are ahead of their index: 0, an integer or an array `[#b]`.
 
+    Raises:
+        ValueError: parts of the mask were given different offsets.
 
-def _plane(array: Any, shape: tuple[int, ...]) -> Any:
-    """Reshapes; in NumPy what is known when the program is traced, for summaries made there."""
-    xp = np if _known(array) else jnp
-    return xp.reshape(xp.asarray(array), shape)
-
-
-def _known(*arrays: Any) -> bool:
-    return not any(isinstance(array, Tracer) for array in arrays)
-
-
-def _blocks(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last index of every block of an axis; the last block may be short."""
-    first = np.arange(0, length, block)
-    return first, np.minimum(first + block, length) - 1
-
-
-def _summary(any_allowed: Any, all_allowed: Any) -> Any:
-    """From two bool arrays (or cautious bounds: too many True, too few True) to the summary."""
-    return any_allowed.astype("int8") + all_allowed.astype("int8")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Band(Mask):
-    """low <= j - i <= high; None is no bound."""
-
-    low: int | None = dataclasses.field(metadata=_STATIC)
-    high: int | None = dataclasses.field(metadata=_STATIC)
-
-    def allowed(self, q_index, k_index):
-        bounds = []
-        if self.low is not None:
-            bounds.append(k_index >= q_index + self.low)
-        if self.high is not None:
-            bounds.append(k_index <= q_index + self.high)
-        return functools.reduce(jnp.logical_and, bounds)
-
-    def tiles(self, t, s, block_q, block_k):
-        (q_first, q_last), (k_first, k_last) = _blocks(t, block_q), _blocks(s, block_k)
-        least, most = k_first - q_last[:, None], k_last - q_first[:, None]
-        low = -t - s if self.low is None else self.low
-        high = t + s if self.high is None else self.high
-        return _summary((most >= low) & (least <= high), (least >= low) & (most <= high))
-
-    @property
-    def T(self):
-        return _Band(
-            None if self.high is None else -self.high, None if self.low is None else -self.low
+    Example:
+        >>> query_offset(causal(3) & prefix(5)), query_offset(prefix(5))
+        (3, 0)
+    """
+    found = []
+    for part in parts(mask) if mask is not None else []:
+        if isinstance(part, Band):
+            found.append(part.offset)
+        elif isinstance(part, ShiftedBand):
+            found.append(part.offset[:, 0, 0, 0])
+    for other in found[1:]:
+        same = other is found[0] or (
+            known(other, found[0]) and np.array_equal(np.asarray(other), np.asarray(found[0]))
         )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Prefix(Mask):
-    """The index along `axis` (-1 keys, -2 queries) is below `length`, `[#b, 1, 1, 1]`."""
-
-    length: Any
-    axis: int = dataclasses.field(metadata=_STATIC)
-
-    def allowed(self, q_index, k_index):
-        return (k_index if self.axis == -1 else q_index) < self.length
-
-    def tiles(self, t, s, block_q, block_k):
-        length = np.asarray(self.length) if _known(self.length) else jnp.asarray(self.length)
-        first, last = _blocks(s, block_k) if self.axis == -1 else _blocks(t, block_q)
-        line = _summary(first < length.max(), last < length.min())
-        shape = (-(-t // block_q), -(-s // block_k))
-        xp = np if _known(self.length) else jnp
-        return xp.broadcast_to(line if self.axis == -1 else line[:, None], shape)
-
-    def check(self, b, h, t, s):
-        if self.length.shape[0] > 1:
-            check_shape("mask (prefix length)", self.length[:, 0, 0, 0], "b", {"b": b})
-
-    @property
-    def T(self):
-        return _Prefix(self.length, -3 - self.axis)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Segments(Mask):
-    """q_ids `[b, 1, t, 1]` == k_ids `[b, 1, 1, s]`, or both the other way round."""
-
-    q_ids: Any
-    k_ids: Any
-
-    def allowed(self, q_index, k_index):
-        return self.q_ids == self.k_ids
-
-    def tiles(self, t, s, block_q, block_k):
-        xp = np if _known(self.q_ids, self.k_ids) else jnp
-
-        def ranges(ids, block):
-            ids = xp.reshape(ids, (len(ids), -1))
-            ids = xp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)), mode="edge")
-            ids = ids.reshape(ids.shape[0], -1, block)
-            return ids.min(-1), ids.max(-1)
-
-        (q_low, q_high), (k_low, k_high) = ranges(self.q_ids, block_q), ranges(self.k_ids, block_k)
-        meet = (q_low[:, :, None] <= k_high[:, None]) & (k_low[:, None] <= q_high[:, :, None])
-        same = (q_low == q_high)[:, :, None] & (k_low == k_high)[:, None]
-        return _summary(meet.any(0), (meet & same).all(0))
-
-    def check(self, b, h, t, s):
-        sizes = {"b": b, "t": t, "s": s}
-        check_shape("mask (q_ids)", self.q_ids[:, 0, :, 0], "b t", sizes)
-        check_shape("mask (k_ids)", self.k_ids[:, 0, 0], "b s", sizes)
-
-    @property
-    def T(self):
-        return _Segments(self.k_ids.swapaxes(2, 3), self.q_ids.swapaxes(2, 3))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _BlockDiagonal(Mask):
-    """i // size == j // size."""
-
-    size: int = dataclasses.field(metadata=_STATIC)
-
-    def allowed(self, q_index, k_index):
-        return q_index // self.size == k_index // self.size
-
-    def tiles(self, t, s, block_q, block_k):
-        q_low, q_high = (x[:, None] // self.size for x in _blocks(t, block_q))
-        k_low, k_high = (x // self.size for x in _blocks(s, block_k))
-        meet = (q_low <= k_high) & (k_low <= q_high)
-        return _summary(meet, meet & (q_low == q_high) & (k_low == k_high))
-
-    @property
-    def T(self):
-        return self
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Values(Mask):
-    """An array `[#b, #h, #t, #s]`."""
-
-    values: Any
-
-    def allowed(self, q_index, k_index):
-        return self.values
-
-    def tiles(self, t, s, block_q, block_k):
-        xp = np if _known(self.values) else jnp
-        values = xp.asarray(self.values)
-        for axis, length in ((2, t), (3, s)):
-            if values.shape[axis] == 1:
-                shape = list(values.shape)
-                shape[axis] = length
-                values = xp.broadcast_to(values, shape)
-        pad = [(0, 0), (0, 0), (0, -t % block_q), (0, -s % block_k)]
-
-        def blocked(fill):
-            padded = xp.pad(values, pad, constant_values=fill)
-            b, h, rows, columns = padded.shape
-            return padded.reshape(b, h, rows // block_q, block_q, columns // block_k, block_k)
-
-        return _summary(blocked(False).any((0, 1, 3, 5)), blocked(True).all((0, 1, 3, 5)))
-
-    def check(self, b, h, t, s):
-        as_plane("mask", self.values, b, h, t, s)
-
-    @property
-    def T(self):
-        return _Values(self.values.swapaxes(2, 3))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Pair(Mask):
-    """left | right where `union`, else left & right."""
-
-    left: Any
-    right: Any
-    union: bool = dataclasses.field(metadata=_STATIC)
-
-    def allowed(self, q_index, k_index):
-        left, right = (part.allowed(q_index, k_index) for part in (self.left, self.right))
-        return left | right if self.union else left & right
-
-    def tiles(self, *grid):
-        left, right = self.left.tiles(*grid), self.right.tiles(*grid)
-        xp = np if _known(left, right) else jnp
-        return xp.maximum(left, right) if self.union else xp.minimum(left, right)
-
-    def check(self, b, h, t, s):
-        self.left.check(b, h, t, s)
-        self.right.check(b, h, t, s)
-
-    @property
-    def T(self):
-        return _Pair(self.left.T, self.right.T, self.union)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Not(Mask):
-    mask: Any
-
-    def allowed(self, q_index, k_index):
-        # Not `~`, which Mosaic cannot lower for bools in a GPU kernel.
-        return jnp.logical_xor(self.mask.allowed(q_index, k_index), True)
-
-    def tiles(self, *grid):
-        return 2 - self.mask.tiles(*grid)
-
-    def check(self, b, h, t, s):
-        self.mask.check(b, h, t, s)
-
-    @property
-    def T(self):
-        return _Not(self.mask.T)
+        if not same:
+            raise ValueError(
+                "mask: its parts have different offsets, so a score modification by position "
+                "cannot tell which is meant; give the modification its own offset="
+            )
+    return found[0] if found else 0

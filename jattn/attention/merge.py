@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.checks import check_shape
+from jattn.checks import check_array, check_shape
 
 Partial = tuple[Float[Array, "b t h e"], Float[Array, "b t h"]]
 
@@ -39,9 +39,14 @@ def merge(a: Partial, b: Partial) -> Partial:
         >>> bool(jnp.allclose(merge(left, right)[0], whole, atol=1e-6))
         True
     """
+    for name, part in (("a", a), ("b", b)):
+        if not isinstance(part, tuple | list) or len(part) != 2:
+            raise ValueError(f"{name}: expected a pair (out, lse), got a {type(part).__name__}")
     (out_a, lse_a), (out_b, lse_b) = a, b
     sizes: dict[str, int] = {}
     for name, out, lse in (("a", out_a, lse_a), ("b", out_b, lse_b)):
+        check_array(f"{name} (out)", out, "floating")
+        check_array(f"{name} (lse)", lse, "floating")
         check_shape(f"{name} (out)", out, "b t h e", sizes)
         check_shape(f"{name} (lse)", lse, "b t h", sizes)
     dtype = jnp.promote_types(jnp.result_type(lse_a, lse_b), jnp.float32)

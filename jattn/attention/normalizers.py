@@ -9,17 +9,22 @@
 Every one can be streamed: a backend walks over blocks of keys and keeps one sum per query.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.checks import check_choice
+from jattn.checks import check_choice, said
+
+_STATIC = {"static": True}
 
 
-class Normalizer(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
     """How a row of scores becomes a row of weights.
 
     Attributes:
@@ -30,7 +35,7 @@ class Normalizer(NamedTuple):
         running_max: take the largest score seen so far off before `function`. Right only for an
             exponential, where the common factor drops out of the quotient; needs `divide`.
         shift: taken off the scores before `function`; broadcastable to `[b, h, t, s]`,
-            differentiable. An axis of size 1 is never spread.
+            differentiable. An axis of size 1 is never broadcast in memory.
 
     Reference:
         Streaming normalisation: arXiv 1805.02867; sigmoid weights: arXiv 2409.04431.
@@ -43,11 +48,14 @@ class Normalizer(NamedTuple):
         (1, 4, 2, 8)
     """
 
-    name: str
-    function: Callable[[Array], Array]
-    divide: bool
-    running_max: bool = False
+    name: str = dataclasses.field(metadata=_STATIC)
+    function: Callable[[Array], Array] = dataclasses.field(metadata=_STATIC)
+    divide: bool = dataclasses.field(metadata=_STATIC)
+    running_max: bool = dataclasses.field(default=False, metadata=_STATIC)
     shift: Array | None = None
+
+    def __bool__(self) -> bool:
+        raise ValueError("normalizer: a normalizer has no truth value, and cannot be joined")
 
 
 softmax = Normalizer("softmax", jnp.exp, divide=True, running_max=True)
@@ -82,13 +90,18 @@ def given_lse(lse: Float[Array, "b t h"]) -> Normalizer:
     return Normalizer("given_lse", jnp.exp, divide=False, shift=shift)
 
 
-def as_normalizer(normalizer: "str | Normalizer") -> Normalizer:
+def as_normalizer(normalizer: Any) -> Normalizer:
     """A `Normalizer` as it is, or the one of that name.
 
     Raises:
         ValueError: no normaliser has that name, or it asks for a running max without division.
     """
-    if not isinstance(normalizer, str):
+    if callable(normalizer) or not isinstance(normalizer, str | Normalizer):
+        raise ValueError(
+            f"normalizer: expected one of {', '.join(map(repr, BY_NAME))}, or a Normalizer(name, "
+            f"function, divide) with an elementwise function, got {said(normalizer)}"
+        )
+    if isinstance(normalizer, Normalizer):
         if normalizer.running_max and not normalizer.divide:
             raise ValueError(
                 f"normalizer: running_max needs divide=True, got divide=False in {normalizer.name}"

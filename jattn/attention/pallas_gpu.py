@@ -1,6 +1,6 @@
 """Attention on Hopper GPUs: Mosaic kernels, one forward and two backward.
 
-A thread block keeps the rows of a part of the plane of scores, 64 for each of its warpgroups that
+A thread block keeps the rows of a part of the logits, 64 for each of its warpgroups that
 compute; one more warpgroup copies blocks of the other axis into a ring in shared memory, where the
 matrix unit reads them. Forward, queries are the rows, with a running maximum (arXiv 1805.02867,
 2407.08608). Backward, weights are computed once more from the saved log-sum-exp (arXiv 2307.08691):
@@ -19,85 +19,111 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jattn.attention.case import Case
+from jattn.attention.attention_args import AttentionArgs
 from jattn.attention.gpu import programs
 from jattn.attention.gpu.backward import backward
+from jattn.attention.gpu.broadcast_operands import is_full
 from jattn.attention.gpu.forward import forward
-from jattn.attention.gpu.lines import is_plane
-from jattn.attention.gpu.plan import WARPGROUP_ROWS, WIDEST, Floats, Plan, Program, Rest, Tile
+from jattn.attention.gpu.plan import (
+    WARPGROUP_ROWS,
+    WIDEST,
+    DifferentiableOperands,
+    OtherOperands,
+    Plan,
+    Program,
+    Tile,
+)
+from jattn.attention.mask_function import FunctionMask
+from jattn.attention.masks import parts
+from jattn.attention.nonfinite import finite_lse
 
 
-def refusal(case: Case) -> str | None:
+def unsupported_reason(args: AttentionArgs) -> str | None:
     """Why these kernels cannot serve, or None."""
-    d, e = case.query.shape[3], case.value.shape[3]
-    dtypes = {x.dtype for x in (case.query, case.key, case.value)}
+    d, e = args.query.shape[3], args.value.shape[3]
+    mask_parts = [] if args.mask is None else parts(args.mask)
+    dtypes = {x.dtype for x in (args.query, args.key, args.value)}
     limits = {
-        "it never holds the weights (return_weights)": case.return_weights,
+        "it never holds the weights (return_weights)": args.return_weights,
         "its matrix unit takes float16 or bfloat16, one of them": len(dtypes) > 1
         or not dtypes <= {jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16)},
         f"it needs d and e of at most {WIDEST}": max(d, e) > WIDEST,
         "beyond 128 it needs d = e": max(d, e) > 128 and d != e,
-        "it has softmax only": case.normalizer.name != "softmax",
-        "its scale is a positive Python number": isinstance(case.scale, jax.Array)
-        or case.scale <= 0,
+        "it has softmax only": args.normalizer.name != "softmax",
+        "its scale is a positive Python number": isinstance(args.scale, jax.Array)
+        or args.scale <= 0,
+        "it has no dropout": args.dropout is not None,
+        "its mask is a function that looks something up": any(
+            isinstance(part, FunctionMask) and part.lookups() for part in mask_parts
+        ),
         "it takes no bias and no mask array over both queries and keys": any(
-            is_plane(leaf) for leaf in jax.tree.leaves((case.bias, case.mask))
+            is_full(leaf) for leaf in jax.tree.leaves((args.bias, args.mask))
         ),
     }
     reasons = [reason for reason, holds in limits.items() if holds]
-    if case.score_mod is not None:
-        reason = programs.refusal(case.score_mod, case.query.shape[0], case.query.shape[2])
+    if args.score_function is not None:
+        function = args.score_function.function
+        reason = programs.unsupported_reason(function, args.query.shape[0], args.query.shape[2])
         reasons += [reason] if reason else []
     return "; ".join(reasons) or None
 
 
-def pallas_gpu(case: Case, interpret: Any = None) -> tuple[Array, Array]:
-    """Output `[b, t, h, e]` and lse `[b, t, h]`, as the reference defines them.
+def pallas_gpu(args: AttentionArgs, interpret: Any = None) -> tuple[Array, Array | None]:
+    """Output `[b, t, h, e]`, and lse `[b, t, h]` where asked for, as the reference has them.
 
     Args:
-        case: what `attend` was asked.
+        args: what `attend` was asked.
         interpret: `jax.experimental.pallas.mosaic_gpu.InterpretGPUParams` to run elsewhere, slowly.
     """
-    t, s = case.query.shape[1], case.key.shape[1]
-    key, value = case.key, case.value
+    t, s = args.query.shape[1], args.key.shape[1]
+    key, value = args.key, args.value
     groups = math.lcm(key.shape[2], value.shape[2])
     key, value = (jnp.repeat(x, groups // x.shape[2], axis=2) for x in (key, value))
-    wide = max(case.query.shape[3], value.shape[3]) > 128
+    wide = max(args.query.shape[3], value.shape[3]) > 128
     tiles = (
         Tile(groups=2, columns=64 if wide else 128, stages=2),
         Tile(groups=1 if wide else 2, columns=64, stages=2),
     )
-    numbers: tuple[Array, ...] = ()
+    score_mod_operands: tuple[Array, ...] = ()
     learned: tuple[bool, ...] = ()
     used: tuple[Program, Program] | None = None
-    if case.score_mod is not None:
-        b, _, h, _ = case.query.shape
+    if args.score_function is not None:
+        b, _, h, _ = args.query.shape
         sizes = ((WARPGROUP_ROWS, tile.columns) for tile in tiles)
-        made = [programs.program(case.score_mod, b, h, size) for size in sizes]
-        numbers, learned = made[0].numbers, made[0].learned
+        made = [programs.program(args.score_function.function, b, h, size) for size in sizes]
+        score_mod_operands, learned = made[0].score_mod_operands, made[0].learned
         used = (made[0].apply, made[1].apply)
-    if case.bias is not None:  # A number like others, met first.
-        numbers, learned = (case.bias, *numbers), (True, *learned)
+    if args.bias is not None:  # A number like others, met first.
+        score_mod_operands, learned = (args.bias, *score_mod_operands), (True, *learned)
         used = programs.with_bias(used)
-    leaves, structure = jax.tree.flatten(case.mask)
+    leaves, structure = jax.tree.flatten(args.mask)
     plan = Plan(
-        t, s, *tiles, float(case.scale), used, learned, structure,
-        case.mask is not None, case.query.dtype, interpret,
+        t, s, *tiles, float(args.scale), used, learned, structure,
+        args.mask is not None, args.query.dtype, interpret,
     )  # fmt: skip
-    floats = Floats(case.query, key, value, case.sink, _pick(numbers, learned, True))
-    rest = Rest(tuple(map(jnp.asarray, leaves)), _pick(numbers, learned, False))
-    return _run(plan, floats, rest)
+    floats = DifferentiableOperands(
+        args.query, key, value, args.sink, _pick(score_mod_operands, learned, True)
+    )
+    rest = OtherOperands(tuple(map(jnp.asarray, leaves)), _pick(score_mod_operands, learned, False))
+    out, lse, total = _run(plan, floats, rest)
+    out = out.astype(args.out_dtype)
+    return out, jnp.where(total == 0, -jnp.inf, lse) if args.return_lse else None
 
 
-def _pick(numbers, learned, wanted: bool) -> tuple[Array, ...]:
-    return tuple(x for x, learn in zip(numbers, learned, strict=True) if learn == wanted)
+def _pick(score_mod_operands, learned, wanted: bool) -> tuple[Array, ...]:
+    return tuple(x for x, learn in zip(score_mod_operands, learned, strict=True) if learn == wanted)
+
+
+def _forward(plan, x, rest):
+    out, largest, total = forward(plan, x, rest)
+    return out, finite_lse(largest, total), total
 
 
 def _forward_saving(plan, x, rest):
-    out, lse = forward(plan, x, rest)
-    return (out, lse), (x, rest, out, lse)
+    out, largest, total = forward(plan, x, rest)
+    return (out, finite_lse(largest, total), total), (x, rest, out, largest, total)
 
 
-_core = jax.custom_vjp(forward, nondiff_argnums=(0,))
+_core = jax.custom_vjp(_forward, nondiff_argnums=(0,))
 _core.defvjp(_forward_saving, backward)
 _run = jax.jit(_core, static_argnums=0)

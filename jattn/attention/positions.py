@@ -1,9 +1,38 @@
-"""Positions: rotary embedding of queries and keys, and relative scores by skewing."""
+"""Positions: sinusoids, rotary embedding of queries and keys, and relative scores by skewing."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_shape
+
+
+def sinusoids(
+    positions: Int[Array, "*batch"], dim: int, *, base: float = 10000.0
+) -> Float[Array, "*batch m"]:
+    """Vectors of positions: sin and cos of position * base^(-2 i / m), i = 0 .. m/2 - 1.
+
+    Args:
+        positions: of any shape.
+        dim: m, even; the sines are the first half of channels, the cosines the second.
+        base: the longest wavelength is about 2 pi base.
+
+    Returns:
+        `[..., m]`, float32.
+
+    Raises:
+        ValueError: m is odd.
+
+    Reference:
+        arXiv 1706.03762, section 3.5.
+
+    Example:
+        >>> sinusoids(jnp.zeros(1, int), 4).tolist()
+        [[0.0, 0.0, 1.0, 1.0]]
+    """
+    if dim < 2 or dim % 2:
+        raise ValueError(f"dim: expected an even number of channels, got {dim}")
+    angle = positions[..., None] * base ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 def rotary(

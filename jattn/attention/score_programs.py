@@ -1,4 +1,4 @@
-"""Score modifications as kernels take them: numbers of each batch entry and head, and a program.
+"""Score modifications as kernels take them: operands of each batch entry and head, and a program.
 
 A kernel works on one batch entry and head at a time and can look nothing up. So what a modification
 computes from `batch`, `head` and arrays it closes over (a slope of the head, say) is computed
@@ -15,30 +15,30 @@ from jax.extend.core import Literal
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from jattn.attention.mask_function import LOOKUPS
+from jattn.attention.scalar_functions import nested
 from jattn.attention.scores import ScoreMod
-
-LOOKUPS = ("gather", "dynamic_slice", "sort", "cumsum", "scan", "while", "dot_general")
 
 
 class ScoreProgram(NamedTuple):
     """A modification over one tile.
 
     Attributes:
-        numbers: what it needs of each batch entry and head, each `[b, h, 1, 1]`.
+        score_mod_operands: what it needs of each batch entry and head, each `[b, h, 1, 1]`.
         learned: which of them may have a gradient: floats that come from a traced array, not from
             a constant.
-        apply: `(numbers of one entry and head, score, q_index, k_index) -> score`; the numbers
+        apply: `(operands of one entry and head, score, q_index, k_index) -> score`; the operands
             broadcast against the tile.
     """
 
-    numbers: tuple[Array, ...]
+    score_mod_operands: tuple[Array, ...]
     learned: tuple[bool, ...]
     apply: Callable[[Sequence[Array], Array, Array, Array], Array]
 
 
 def split(
     score_mod: ScoreMod, batch: int, heads: int, tile: tuple[int, int], dtype: DTypeLike,
-    spread: bool = False,
+    broadcast_indices: bool = False,
 ) -> ScoreProgram:  # fmt: skip
     """Splits a modification for tiles `[keys, queries]`.
 
@@ -48,7 +48,7 @@ def split(
         heads: number of heads h.
         tile: the tile's numbers of keys and of queries; keys are its rows.
         dtype: of the scores.
-        spread: both indices come over the whole tile, whichever its rows are, instead of as one
+        broadcast_indices: both indices come over the whole tile, whichever its rows are, not as one
             row of queries and one column of keys.
 
     Returns:
@@ -59,8 +59,8 @@ def split(
     """
     score = jax.ShapeDtypeStruct(tile, dtype)
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    columns = jax.ShapeDtypeStruct(tile if spread else (1, tile[1]), jnp.int32)
-    rows = jax.ShapeDtypeStruct(tile if spread else (tile[0], 1), jnp.int32)
+    columns = jax.ShapeDtypeStruct(tile if broadcast_indices else (1, tile[1]), jnp.int32)
+    rows = jax.ShapeDtypeStruct(tile if broadcast_indices else (tile[0], 1), jnp.int32)
 
     def modified(batch, head, score, q_index, k_index):
         out = score_mod(score, batch, head, q_index, k_index)
@@ -89,13 +89,13 @@ def split(
     if any(v.aval.shape for v in needed):
         raise NotImplementedError("its score_mod uses arrays that are not one number a head")
 
-    def numbers(batch, head):
+    def score_mod_operands(batch, head):
         env = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         env |= dict(zip(jaxpr.invars[:2], (batch, head), strict=True))
         _evaluate(outside, env)
         return tuple(env[v] for v in needed)
 
-    per_head = jax.vmap(jax.vmap(numbers, (None, 0)), (0, None))
+    per_head = jax.vmap(jax.vmap(score_mod_operands, (None, 0)), (0, None))
     values = per_head(jnp.arange(batch, dtype=jnp.int32), jnp.arange(heads, dtype=jnp.int32))
 
     def apply(given, score, q_index, k_index):
@@ -117,12 +117,3 @@ def _evaluate(equations, env: dict[Any, Any]) -> None:
         out = equation.primitive.bind(*values, **parameters)
         out = out if equation.primitive.multiple_results else [out]
         env.update(zip(equation.outvars, out, strict=True))
-
-
-def nested(equations):
-    """Equations, and those of functions they call."""
-    for equation in equations:
-        yield equation
-        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
-            if hasattr(parameter, "jaxpr"):
-                yield from nested(parameter.jaxpr.eqns)

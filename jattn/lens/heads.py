@@ -1,4 +1,4 @@
-"""How alike a layer's heads are, and how they differ in spread: from attention maps alone.
+"""Likeness of a layer's heads, and how their entropies differ: from attention maps alone.
 
 Per layer, with A_h the attention maps of head h over a batch and its rows,
 

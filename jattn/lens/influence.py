@@ -1,4 +1,4 @@
-"""Which token an output depends on, for any mechanism: the attention pattern of those without one.
+"""Influence of each token on each output: an attention pattern for mechanisms without one.
 
     I_ij = || d y_i / d x_j ||_F
 
@@ -18,7 +18,7 @@ from jattn.checks import check_shape
 def influence(
     function: Callable[[Float[Array, "t m"]], Float[Array, "t k"]], x: Float[Array, "s m"]
 ) -> Float[Array, "t s"]:
-    """How much each output depends on each input, to first order.
+    """Measures how much each output depends on each input, to first order.
 
     Args:
         function: from tokens to outputs, of one sequence.

@@ -1,4 +1,4 @@
-"""What the attention maps of a layer are like (arXiv 2510.11602): five numbers a layer.
+"""Statistics of a layer's attention maps (arXiv 2510.11602): five numbers a layer.
 
 entropy        mean over heads and rows of -sum_j A_ij ln A_ij
 concentration  mean over heads of |A|_F
@@ -17,14 +17,14 @@ from jattn.lens.heads import head_entropy
 
 
 class MapStatistics(NamedTuple):
-    """Of every layer.
+    """Statistics of the maps of every layer.
 
     Attributes:
         entropy: nats, `[l]`; 0 where each row attends to one key.
         concentration: Frobenius norm, `[l]`; sqrt(t) where each row attends to one key.
         diversity: `[l]`; 0 where all heads are alike.
         sink: attention to the first key, `[l]`.
-        local: attention to the key N places before, `[l, N + 1]` for distances 0 to N.
+        local: attention to the key N tokens before, `[l, N + 1]` for distances 0 to N.
     """
 
     entropy: Float[Array, " l"]

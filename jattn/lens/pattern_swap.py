@@ -13,21 +13,20 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
 from jattn.checks import check_shape
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.lens.edits import At, heads_of
+from jattn.lens.run import run
 from jattn.nn import Transformer, TransformerConfig
+from jattn.nn.transformer import SOFTMAX_SIZES
 
 SOFTMAX = "softmax_attention"
-# Options that leave attention a softmax of scores of queries and keys.
-SIZES = ("dim", "heads", "causal", "kv_heads", "rotary", "window")
 
 
 class Pattern(NamedTuple):
-    """What a layer's attention weights are made of: no array `[t, s]` is needed to hand them on.
+    """Queries and keys, which a layer's weights are made of: they are handed on without a `[t, s]`.
 
     Attributes:
         query: ready to be compared, `[b, t, h, d]`.
@@ -52,19 +51,15 @@ def attention_patterns(
         ValueError: another mechanism, or an option that makes it more than a softmax.
 
     Example:
+        >>> from flax import nnx
         >>> config = TransformerConfig(vocab_size=50, dim=16, layers=2)
         >>> model = Transformer(config, rngs=nnx.Rngs(0))
         >>> [p.query.shape for p in attention_patterns(model, config, jnp.zeros((1, 7), int))]
         [(1, 7, 4, 4), (1, 7, 4, 4)]
     """
-    found: list[Pattern] = []
-
-    def core(params, query, key, value, scene):
-        found.append(Pattern(query, key))
-        return attend(query, key, value, mask=scene.mask)
-
-    _with_cores(model, config, [core] * config.layers)(tokens)
-    return found
+    _check_layers(config)
+    found = run(model, tokens, record=("q", "k"))[1]
+    return [Pattern(*pair) for pair in zip(found["q"], found["k"], strict=True)]
 
 
 def with_patterns(
@@ -99,6 +94,7 @@ def with_patterns(
         arXiv 2510.21866.
 
     Example:
+        >>> from flax import nnx
         >>> config = TransformerConfig(vocab_size=50, dim=16)
         >>> model, tokens = Transformer(config, rngs=nnx.Rngs(0)), jnp.ones((1, 7), int)
         >>> own = attention_patterns(model, config, tokens)
@@ -111,22 +107,22 @@ def with_patterns(
         check_shape(f"patterns[{index}].key", pattern.key, "b t g d", sizes)
     layers = _chosen("layers", layers, config.layers)
     heads = _chosen("heads", heads, config.heads)
-    # `[h]`; the other heads keep all of their own.
-    share = mix * jnp.zeros(config.heads).at[jnp.asarray(heads, int)].set(1.0)[:, None]
+    chosen = [(layer, head) for layer in layers for head in heads]
+    share = mix * heads_of(chosen, config.layers, config.heads)[..., None]
+    _check_layers(config)
+    donors = [
+        _of_heads(patterns[_matching(layer, config.layers, len(patterns))], config.heads)
+        for layer in range(config.layers)
+    ]
+    query, key = (jnp.stack(arrays) for arrays in zip(*donors, strict=True))
+    return run(model, tokens, edits=[At("z", _mixed, (share, query, key))])[0]
 
-    def core_of(layer):
-        donor = _of_heads(patterns[_matching(layer, config.layers, len(patterns))], config.heads)
 
-        def core(params, query, key, value, scene):
-            own = attend(query, key, value, mask=scene.mask)
-            if layer not in layers:
-                return own
-            other = attend(donor.query, donor.key, value, mask=scene.mask)
-            return ((1 - share) * own + share * other).astype(own.dtype)
-
-        return core
-
-    return _with_cores(model, config, [core_of(i) for i in range(config.layers)])(tokens)
+def _mixed(z, data, seen):
+    """Reads by another pattern, of the model's own values."""
+    share, query, key = data
+    other = attend(query, key, seen["v"], mask=seen["mask"])
+    return (1 - share) * z + share * other
 
 
 def swap_pattern(
@@ -164,6 +160,7 @@ def swap_pattern(
         arXiv 2510.21866.
 
     Example:
+        >>> from flax import nnx
         >>> config = TransformerConfig(vocab_size=50, dim=16)
         >>> small = TransformerConfig(vocab_size=50, dim=8, heads=2, layers=1)
         >>> model, donor = (Transformer(c, rngs=nnx.Rngs(0)) for c in (config, small))
@@ -175,25 +172,21 @@ def swap_pattern(
     return with_patterns(model, config, tokens, patterns, layers=layers, heads=heads, mix=mix)
 
 
-def _with_cores(model: Transformer, config: TransformerConfig, cores: Sequence) -> Transformer:
-    """A copy whose layers have the same projections around other cores."""
-    changed = nnx.clone(model)
-    for block, (name, options), core in zip(changed.blocks, config.per_layer(), cores, strict=True):
-        more = [n for n, value in options.items() if value and n not in SIZES]
+def _check_layers(config: TransformerConfig) -> None:
+    """Refuses layers whose attention is more than a softmax of scores."""
+    for name, options in config.per_layer():
+        more = [n for n, value in options.items() if value and n not in SOFTMAX_SIZES]
         if name != SOFTMAX or more:
             got = f"{name} with {', '.join(more)}" if more else name
             raise ValueError(f"config: expected layers of plain {SOFTMAX}, got {got}")
-        sizes = {n: value for n, value in options.items() if n in SIZES}
-        block.mixer.pair = attention_mixer(name, core=core, **sizes)
-    return changed
 
 
-def _chosen(name: str, places: Collection[int] | None, count: int) -> tuple[int, ...]:
-    places = tuple(range(count)) if places is None else tuple(places)
-    for place in places:
-        if not 0 <= place < count:
-            raise ValueError(f"{name}: expected any of 0 to {count - 1}, got {place}")
-    return places
+def _chosen(name: str, indices: Collection[int] | None, count: int) -> tuple[int, ...]:
+    indices = tuple(range(count)) if indices is None else tuple(indices)
+    for index in indices:
+        if not 0 <= index < count:
+            raise ValueError(f"{name}: expected any of 0 to {count - 1}, got {index}")
+    return indices
 
 
 def _matching(layer: int, layers: int, donor_layers: int) -> int:

@@ -1,11 +1,21 @@
-"""The register of mechanisms: `names()`, `info(name)`, `make(name, ...)`."""
+"""The register of mechanisms: `names()`, `info(name)`, `make(name, ...)`, `register(mechanism)`."""
 
 import difflib
-import inspect
+import functools
+import importlib.metadata
+import warnings
+from typing import Any
 
-from jattn.mechanisms.channel import gated_mlp, step_attention
+from jattn.checks import check_choice
+from jattn.mechanisms.channel import (
+    efficient_local_attention,
+    gated_mlp,
+    squeeze_excitation,
+    step_attention,
+)
 from jattn.mechanisms.linear import (
     agent_attention,
+    comba,
     delta_rule,
     dydila,
     flow_attention,
@@ -16,22 +26,29 @@ from jattn.mechanisms.linear import (
     local_linear_attention,
     parallax,
     retention,
+    rwkv7,
     softmax_rnn,
     softmax_variants,
     taylor_attention,
 )
+from jattn.mechanisms.mechanism import (
+    KINDS,
+    Kind,
+    Mechanism,
+    build,
+    check_mechanism_fields,
+    options_of,
+)
 from jattn.mechanisms.memory import (
     consciousness_prior,
-    memora,
-    moneta,
+    miras_mixers,
     reaction_diffusion,
     titans_mac,
-    titans_mag,
-    titans_mal,
     titans_memory,
-    yaad,
+    titans_window,
 )
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.pointer import pointer_network
+from jattn.mechanisms.pooling import set_pooling
 from jattn.mechanisms.softmax import (
     affine_attention,
     curved_attention,
@@ -54,11 +71,13 @@ from jattn.mechanisms.softmax import (
     softplus_attention,
     window_query_attention,
 )
+from jattn.mechanisms.sparse import neighborhood_attention, routing_attention
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
-MEMBERS: tuple[Mechanism, ...] = (
+MECHANISMS: tuple[Mechanism, ...] = (
     affine_attention.MECHANISM,
     agent_attention.MECHANISM,
+    comba.MECHANISM,
     consciousness_prior.MECHANISM,
     curved_attention.MECHANISM,
     decoupled_attention.MECHANISM,
@@ -77,82 +96,218 @@ MEMBERS: tuple[Mechanism, ...] = (
     local_linear_attention.MECHANISM,
     grouped_differential_attention.MECHANISM,
     hierarchical_attention.MECHANISM,
-    memora.MECHANISM,
+    miras_mixers.MEMORA,
+    miras_mixers.MIRAS,
     minimal_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
-    moneta.MECHANISM,
+    miras_mixers.MONETA,
     parallax.MECHANISM,
     position_invariant.MECHANISM,
+    pointer_network.MECHANISM,
     probabilistic_attention.MECHANISM,
     reaction_diffusion.MECHANISM,
     relative_attention.MECHANISM,
     retention.MECHANISM,
+    rwkv7.MECHANISM,
     reversed_attention.MECHANISM,
     reweighted_softplus_attention.MECHANISM,
+    set_pooling.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
     softmax_rnn.MECHANISM,
     softmax_variants.MECHANISM,
     softplus_attention.MECHANISM,
+    squeeze_excitation.MECHANISM,
+    efficient_local_attention.MECHANISM,
+    neighborhood_attention.MECHANISM,
+    routing_attention.MECHANISM,
     step_attention.MECHANISM,
     taylor_attention.MECHANISM,
     titans_mac.MECHANISM,
-    titans_mag.MECHANISM,
-    titans_mal.MECHANISM,
+    titans_window.MAG,
+    titans_window.MAL,
     titans_memory.MECHANISM,
     window_query_attention.MECHANISM,
-    yaad.MECHANISM,
+    miras_mixers.YAAD,
 )
 
-_BY_NAME = {mechanism.name: mechanism for mechanism in MEMBERS}
+# Other names that the field has for them. `names()` does not list these.
+ALIASES = {
+    "agent": "agent_attention",
+    "attention": "softmax_attention",
+    "cat": "curved_attention",
+    "deltanet": "delta_rule",
+    "diff_transformer": "differential_attention",
+    "differential_transformer": "differential_attention",
+    "flowformer": "flow_attention",
+    "fluidworld": "reaction_diffusion",
+    "gated_deltanet": "gated_delta_rule",
+    "gla": "gated_linear_attention",
+    "gqa": "softmax_attention",
+    "linear": "linear_attention",
+    "linear_transformer": "linear_attention",
+    "mha": "softmax_attention",
+    "moh": "mixture_of_heads",
+    "mqa": "softmax_attention",
+    "multi_head_attention": "softmax_attention",
+    "music_transformer": "relative_attention",
+    "pine": "position_invariant_attention",
+    "pma": "set_pooling",
+    "retnet": "retention",
+    "se": "squeeze_excitation",
+    "ela": "efficient_local_attention",
+    "na": "neighborhood_attention",
+    "self_attention": "softmax_attention",
+    "sigmoid": "sigmoid_attention",
+    "softmax": "softmax_attention",
+    "stepnet": "step_attention",
+    "swiglu": "gated_mlp",
+    "titans": "titans_memory",
+    "zonkey": "probabilistic_attention",
+}
+
+# Other packages name theirs in this group: each entry is a `Mechanism`, or a list of them.
+ENTRY_POINTS = "jattn.mechanisms"
+
+_REGISTERED: dict[str, Mechanism] = {}
 
 
-def names() -> tuple[str, ...]:
-    """Names of all mechanisms, sorted by family and name."""
-    return tuple(m.name for m in sorted(MEMBERS, key=lambda m: (m.family, m.name)))
+def register(mechanism: Mechanism) -> None:
+    """Adds a mechanism of another package to the zoo, for this process.
+
+    A package whose mechanisms should be there wherever it is installed names them in its
+    pyproject.toml, each a `Mechanism` or a list of them; they are loaded when first asked for:
+
+        [project.entry-points."jattn.mechanisms"]
+        anything = "package.module:MECHANISM"
+
+    Args:
+        mechanism: its entry; `jattn.testing.check_mechanism` tells whether it keeps to it.
+
+    Raises:
+        ValueError: a field that is not what it should be, or a name that is taken.
+
+    Example:
+        >>> register(info("retention")._replace(title="Another"))
+        Traceback (most recent call last):
+        ...
+        ValueError: name: 'retention' is in the zoo already: ...
+    """
+    check_mechanism_fields(mechanism)
+    name = mechanism.name
+    taken = _REGISTERED.get(ALIASES.get(name, name))
+    if taken is mechanism:  # by its module, and by the entry point that loads the module
+        return
+    if taken is not None:
+        raise ValueError(f"name: {name!r} is in the zoo already: {taken.title}")
+    _REGISTERED[name] = mechanism
+
+
+for _mechanism in MECHANISMS:
+    register(_mechanism)
+
+
+@functools.cache
+def _load_entry_points() -> tuple[str, ...]:
+    """Registers what other packages offer, once; says and returns what could not be loaded."""
+    failed = []
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            found = entry.load()
+            for mechanism in found if isinstance(found, list) else [found]:
+                register(mechanism)
+        except Exception as error:  # whatever a package of others does, the zoo goes on
+            said = " ".join(str(error).split())
+            failed.append(f"{entry.name} = {entry.value} ({type(error).__name__}: {said})")
+            warnings.warn(f"mechanism: could not load {failed[-1]}", stacklevel=3)
+    return tuple(failed)
+
+
+def names(*, kind: Kind | None = None, family: str | None = None) -> tuple[str, ...]:
+    """Lists the names of mechanisms, sorted by family and name.
+
+    Args:
+        kind: `"mixer"`, `"gate"`, `"pool"` or `"pointer"`; default all.
+        family: a family's name, as `"linear"`; default all.
+
+    Raises:
+        ValueError: there is no such kind or family.
+
+    Example:
+        >>> names(kind="mixer", family="channel")
+        ('gated_mlp', 'step_attention')
+        >>> names(kind="pool")
+        ('set_pooling',)
+    """
+    _load_entry_points()
+    found = sorted(_REGISTERED.values(), key=lambda m: (m.family, m.name))
+    if kind is not None:
+        check_choice("kind", kind, KINDS)
+    if family is not None:
+        check_choice("family", family, sorted({m.family for m in found}))
+    return tuple(m.name for m in found if kind in (None, m.kind) and family in (None, m.family))
 
 
 def info(name: str) -> Mechanism:
-    """The card of one mechanism.
+    """Finds the entry of one mechanism.
+
+    Args:
+        name: one of `names()` or of `ALIASES`; capitals do not matter, and a space or a hyphen is
+            an underscore.
 
     Raises:
         ValueError: no mechanism has that name; the message suggests near ones.
+
+    Example:
+        >>> info("RetNet").name, info("softmax").name
+        ('retention', 'softmax_attention')
     """
-    if name not in _BY_NAME:
-        near = difflib.get_close_matches(name, _BY_NAME, n=3) or sorted(_BY_NAME)
-        raise ValueError(f"mechanism: no {name!r} in the zoo; did you mean {', '.join(near)}?")
-    return _BY_NAME[name]
+    if not isinstance(name, str):
+        raise ValueError(f"mechanism: expected a name, got a {type(name).__name__}")
+    plain = name.lower().replace("-", "_").replace(" ", "_")
+    plain = ALIASES.get(plain, plain)
+    if plain not in _REGISTERED:
+        failed = _load_entry_points()
+    if plain not in _REGISTERED:
+        known = [*_REGISTERED, *ALIASES]
+        near = difflib.get_close_matches(plain, known, n=3) or sorted(_REGISTERED)
+        unloaded = f"; not loaded: {'; '.join(failed)}" if failed else ""
+        raise ValueError(
+            f"mechanism: no {name!r} in the zoo; did you mean {', '.join(near)}?{unloaded}"
+        )
+    return _REGISTERED[plain]
 
 
 def options(name: str) -> tuple[str, ...]:
-    """Names of a mechanism's own options, beyond dim, heads and causal."""
-    parameters = inspect.signature(info(name).make).parameters
-    return tuple(p for p in parameters if p not in ("dim", "heads", "causal"))
+    """Lists a mechanism's own options, beyond dim, heads and causal.
+
+    Example:
+        >>> options("step_attention")
+        ('hidden', 'reduction', 'steps')
+    """
+    return options_of(info(name))
 
 
-def make(name: str, *, dim: int, heads: int, causal: bool = False, **chosen) -> Mixer:
+def make(
+    name: str, *, dim: int, heads: int | None = None, causal: bool = False, **chosen: Any
+) -> Any:
     """Makes the `(init, apply)` pair of a mechanism.
 
     Args:
-        name: one of `names()`.
-        dim: model dimension m of the tokens it mixes.
-        heads: number of query heads.
-        causal: whether token t may depend on tokens <= t only.
+        name: one of `names()`, or another name for it, as `info` takes it.
+        dim: model dimension m of the tokens it works on.
+        heads: number of query heads, which every mixer asks for.
+        causal: whether token t may depend on tokens <= t only; for mixers.
         **chosen: the mechanism's own options; see its maker's docstring.
 
     Returns:
-        A `Mixer`.
+        A `Mixer`; of a mechanism of another kind a `Gate`, `Pool` or `Pointer`.
 
     Raises:
         ValueError: an unknown name or option, or a size that does not fit.
+
+    Example:
+        >>> make("retention", dim=8, heads=2, causal=True).step is None
+        False
     """
-    mechanism = info(name)
-    for option in chosen:
-        if option not in options(name):
-            known = ", ".join(options(name)) or "none"
-            raise ValueError(f"{name}: unknown option {option!r}; it has {known}")
-    if causal and not mechanism.causal:
-        raise ValueError(f"causal: {name} has no causal form; pass causal=False")
-    if not causal and not mechanism.bidirectional:
-        raise ValueError(f"causal: {name} has only a causal form; pass causal=True")
-    return mechanism.make(dim=dim, heads=heads, causal=causal, **chosen)
+    return build(info(name), dim=dim, heads=heads, causal=causal, **chosen)

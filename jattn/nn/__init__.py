@@ -1,19 +1,37 @@
 """Flax NNX modules: any mechanism as a layer, and transformers made of them."""
 
+from jattn.nn.attention_fn import attention_fn
 from jattn.nn.blocks import MLP, Block
 from jattn.nn.generate import generate
-from jattn.nn.mixer import Mixer
-from jattn.nn.transformer import DecodingState, Transformer, TransformerConfig
+from jattn.nn.llama import Llama, LlamaConfig
+from jattn.nn.lora import Adapter, lora_init, lora_merge
+from jattn.nn.mixer import Mixer, statistics
+from jattn.nn.torch_weights import from_torch_attention
+from jattn.nn.transformer import (
+    AUXILIARY_WEIGHT,
+    DecodingState,
+    Transformer,
+    TransformerConfig,
+)
 from jattn.nn.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 __all__ = [
+    "AUXILIARY_WEIGHT",
     "MLP",
+    "Adapter",
     "Block",
     "DecodingState",
+    "Llama",
+    "LlamaConfig",
     "Mixer",
     "Transformer",
     "TransformerConfig",
     "VisionTransformer",
     "VisionTransformerConfig",
+    "attention_fn",
+    "from_torch_attention",
     "generate",
+    "lora_init",
+    "lora_merge",
+    "statistics",
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jattn.nn.mixer import Mixer
 
@@ -62,11 +62,25 @@ class Block(nnx.Module):
             return x
         return x + self.mlp(self.mlp_norm(x))
 
-    def __call__(self, x: Float[Array, "b t m"], **options: Any) -> Float[Array, "b t m"]:
-        """Options go to the mixer: context, mask, positions, key."""
-        return self._mix_channels(x + self.mixer(self.mixer_norm(x), **options))
+    def __call__(self, x: Float[Array, "b t m"], **options: Any) -> Any:
+        """Options go to the mixer: context, mask, positions, key, training, edit.
+
+        In training it returns the mixer's auxiliary losses, too; see `Mixer`.
+        """
+        mixed = self.mixer(self.mixer_norm(x), **options)
+        if options.get("training"):
+            mixed, losses = mixed
+            return self._mix_channels(x + mixed), losses
+        return self._mix_channels(x + mixed)
 
     def step(self, x: Float[Array, "b m"], state: Any) -> tuple[Float[Array, "b m"], Any]:
         """One token, and the mixer's streaming state."""
         mixed, state = self.mixer.step(self.mixer_norm(x), state)
+        return self._mix_channels(x + mixed), state
+
+    def prefill(
+        self, x: Float[Array, "b t m"], state: Any, length: Int[Array, ""] | int | None = None
+    ) -> tuple[Float[Array, "b t m"], Any]:
+        """The first tokens of all, and the mixer's empty state; see `Mixer.prefill`."""
+        mixed, state = self.mixer.prefill(self.mixer_norm(x), state, length)
         return self._mix_channels(x + mixed), state

@@ -58,8 +58,7 @@ def apply_with_stream(
         raise ValueError(f"config: expected a layer of {DECOUPLED}, got {', '.join(names)}")
 
     def embedded(tokens):
-        x = model.embed(tokens)
-        return x if model.places is None else x + model.places(jnp.arange(tokens.shape[1]))
+        return model._embedded(tokens, jnp.arange(tokens.shape[1]))
 
     x = embedded(tokens)
     other = x

@@ -10,13 +10,14 @@ from jattn.recurrence.recur import recur
 
 
 def recur_along_axis(
-    query: Float[Array, "b t h d"],
+    query: Float[Array, "b t gq d"],
     key: Float[Array, "b t g d"],
     value: Float[Array, "b t gv e"],
     *,
     axis_name: str,
     decay: Float[Array, "b t h"] | Float[Array, "b t h d"] | None = None,
     beta: Float[Array, "b t h"] | None = None,
+    erase_key: Float[Array, "b t gr d"] | None = None,
     **options: Any,
 ) -> Float[Array, "b t h e"]:
     """`recur` along a mesh axis; call it inside `jax.shard_map`. The same numbers as on one device.
@@ -30,12 +31,13 @@ def recur_along_axis(
     of `ppermute`; then S_in is known, and its reads are added: they are linear in it as well.
 
     Args:
-        query: this device's stretch, `[b, t, h, d]`; stretches follow one another along the axis.
+        query: this device's stretch, `[b, t, gq, d]`; stretches follow one another along the axis.
         key: `[b, t, g, d]`.
         value: `[b, t, gv, e]`.
         axis_name: the mesh axis along which the sequence is spread.
         decay: as for `recur`.
-        beta: as for `recur`.
+        beta: as for `recur`, one a head.
+        erase_key: as for `recur`.
         **options: `mode`, `chunk_size`, `implementation` of `recur`.
 
     Returns:
@@ -54,14 +56,19 @@ def recur_along_axis(
         >>> bool(jnp.allclose(run(x), recur(x, x, x)))
         True
     """
-    b, t, h, d = query.shape
-    out, reached = recur(query, key, value, decay=decay, beta=beta, return_state=True, **options)
-    work = reached.dtype
+    if (beta is not None and beta.ndim == 4) or "value_decay" in options:
+        raise NotImplementedError(
+            "recur_along_axis: a state has no one (A, B) with rates a channel"
+        )
+    rates = dict(decay=decay, beta=beta, erase_key=erase_key)
+    out, reached = recur(query, key, value, **rates, return_state=True, **options)
+    b, t, h, _ = out.shape
+    d, work = query.shape[3], reached.dtype
     identity = jnp.broadcast_to(jnp.eye(d, dtype=work), (b, h, d, d))
     nothing = jnp.zeros((b, t, h, d), value.dtype)
     reads, carried = recur(
-        query.astype(work), key, nothing, decay=decay, beta=beta, initial_state=identity,
-        return_state=True, **options,
+        query.astype(work), key, nothing, **rates, initial_state=identity, return_state=True,
+        **options,
     )  # fmt: skip
     entering = _entering(axis_name, carried, reached)
     # A read of the state A_t S_in: the reads of A_t, one for each row of S_in.

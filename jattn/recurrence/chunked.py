@@ -7,7 +7,9 @@ Inside a chunk with entering state S, with c_t the sum of the log decays up to a
 
 where u_i is what token i writes: v_i, or for the delta rule the solution of the triangular system
 
-    u_t + beta_t sum_{i<t} P(k, k)_ti u_i = beta_t (v_t - (k_t * exp(c_t)) S).
+    u_t + beta_t sum_{i<t} P(r, k)_ti u_i = beta_t (v_t - (r_t * exp(c_t)) S)
+
+with r the key whose value is looked up and taken out: k, unless another is given.
 
 Reference: arXiv 2406.06484 (delta rule), 2312.06635 (decay), 2412.06464 (both).
 """
@@ -20,6 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jattn.recurrence.scan import whole_chunk
 
 # The most that is forgotten in a chunk, in nats, for decays per channel to be taken apart as
 # exp(c_t) exp(-c_i): sums of this size are rounded by 1e-6, and what is undone does not overflow.
@@ -70,7 +74,7 @@ def _pairs(
     if elapsed.shape[-1] == 1:
         # The diagonal is a constant 0, lest its gradients cancel less than exactly.
         gap = jnp.where(jnp.eye(size, dtype=bool), 0, _between(elapsed, elapsed.mT))
-        return (x @ y.mT) * jnp.exp(jnp.where(lower, gap, -jnp.inf))
+        return _lower_products(x, y) * jnp.exp(jnp.where(lower, gap, -jnp.inf))
     if size == 1:
         return (x * y).sum(-1, keepdims=True)
 
@@ -94,11 +98,11 @@ class DecayedChunk(NamedTuple):
 
     Attributes:
         read: queries, times what is left since the chunk's start.
-        met: keys, the same.
+        met: keys that values are looked up at, the same.
         kept: keys, times what is left of them at the chunk's end.
         remains: what is left of the state at the chunk's end; None is all.
         query_pairs: gives `P(query, key)`.
-        key_pairs: gives `P(key, key)`.
+        key_pairs: gives `P(met key, key)`.
     """
 
     read: Float[Array, "... c d"]
@@ -114,27 +118,29 @@ def decay_chunk(
     key: Float[Array, "... c d"],
     decay: Float[Array, "... c #d"] | None,
     gentle: bool,
+    erase_key: Float[Array, "... c d"] | None = None,
 ) -> DecayedChunk:
     """All that decays have to do with; if `gentle`, they may be taken apart."""
+    erased = key if erase_key is None else erase_key
     if decay is None:
         part = functools.partial
-        pairs = (part(_pairs, query, key), part(_pairs, key, key))
-        return DecayedChunk(query, key, key, None, *pairs)
+        pairs = (part(_pairs, query, key), part(_pairs, erased, key))
+        return DecayedChunk(query, erased, key, None, *pairs)
     if gentle:
         total = jnp.matmul(jnp.tri(key.shape[-2], dtype=decay.dtype), decay, precision="highest")
         # No bound where it is true that it is gentle; under vmap both sides are computed.
         total = jnp.maximum(total, -1 - GENTLE)
         # Behind a barrier, or XLA takes the exponential again wherever it is needed.
         since_start = jax.lax.optimization_barrier(jnp.exp(total))
-        read, met, undone = query * since_start, key * since_start, key / since_start
+        read, met, undone = query * since_start, erased * since_start, key / since_start
         kept = undone * since_start[..., -1:, :]
         pairs = (lambda: _lower_products(read, undone), lambda: _lower_products(met, undone))
     else:
         elapsed = _elapsed(decay)
         since_start = jnp.exp(_between(elapsed, jnp.zeros_like(elapsed)))
-        read, met = query * since_start, key * since_start
+        read, met = query * since_start, erased * since_start
         kept = key * jnp.exp(_between(elapsed[..., -1:, :], elapsed))
-        pairs = (lambda: _pairs(query, key, elapsed), lambda: _pairs(key, key, elapsed))
+        pairs = (lambda: _pairs(query, key, elapsed), lambda: _pairs(erased, key, elapsed))
     return DecayedChunk(read, met, kept, since_start[..., -1:, :], *pairs)
 
 
@@ -159,7 +165,7 @@ def unit_lower_inverse(lower: Float[Array, "... c c"]) -> Any:
     return jnp.concatenate([top, jnp.concatenate([corner, second], -1)], -2)
 
 
-# Two products, in place of the derivatives of all steps.
+# Two products, instead of the derivatives of all steps.
 unit_lower_inverse.defjvps(lambda change, inverse, _: -inverse @ change @ inverse)
 
 
@@ -171,6 +177,7 @@ def recur_chunked(
     beta: Float[Array, "b t h"] | None,
     state: Float[Array, "b h d e"],
     chunk_size: int,
+    erase_key: Float[Array, "b t h d"] | None = None,
 ) -> tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
     """`recur` in chunks of `chunk_size`: O(t chunk_size (d + e) + t d e) operations, O(t) memory.
 
@@ -182,12 +189,12 @@ def recur_chunked(
     Returns:
         The reads, and the state after the last token.
     """
-    arrays: tuple[Any, ...] = (query, key, value, decay, beta, state)
+    arrays: tuple[Any, ...] = (query, key, value, decay, beta, state, erase_key)
     if decay is None or decay.shape[-1] == 1:
         return _sequences(*arrays, chunk_size=chunk_size, gentle=False)
     # Asked once for all sequences: of a choice under vmap both sides would be computed.
     return jax.lax.cond(
-        is_gentle(decay, min(chunk_size, decay.shape[1])),
+        is_gentle(decay, whole_chunk(chunk_size, decay.shape[1])),
         functools.partial(_sequences, chunk_size=chunk_size, gentle=True),
         functools.partial(_sequences, chunk_size=chunk_size, gentle=False),
         *arrays,
@@ -220,12 +227,13 @@ def _sequence(
     decay: Float[Array, "t h #d"] | None,
     beta: Float[Array, "t h"] | None,
     state: Float[Array, "h d e"],
+    erase_key: Float[Array, "t h d"] | None,
     chunk_size: int,
     gentle: bool,
 ) -> tuple[Float[Array, "t h e"], Float[Array, "h d e"]]:
     """`recur_chunked` for one sequence; if `gentle`, with decays that may be factored."""
     length = query.shape[0]
-    size = min(chunk_size, length)
+    size = whole_chunk(chunk_size, length)
     if beta is not None or (decay is not None and decay.shape[-1] > 1):
         size = 1 << (size - 1).bit_length()  # blocks are going to be halved
     count = -(-length // size)
@@ -240,8 +248,19 @@ def _sequence(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chunk(state, inputs):
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), inputs)  # [h, c, ...]
-        query, key, value, decay, beta = inputs
-        own = decay_chunk(query, key, decay, gentle)
+        query, key, value, decay, beta, erase_key = inputs
+        # 0 * NaN is NaN: what is not finite becomes NaN at the end, from its own token on.
+        good = jnp.isfinite(value)
+        if beta is not None:
+            good &= jnp.isfinite(key).all(-1, keepdims=True)
+            key = jnp.where(jnp.isfinite(key), key, 0)
+            if erase_key is not None:
+                good &= jnp.isfinite(erase_key).all(-1, keepdims=True)
+                erase_key = jnp.where(jnp.isfinite(erase_key), erase_key, 0)
+        index = jnp.arange(size, dtype=jnp.int32)[:, None]
+        first_bad = jnp.where(good, size, index).min(1, keepdims=True)
+        value = jnp.where(good, value, 0)
+        own = decay_chunk(query, key, decay, gentle, erase_key)
         writes = value
         if beta is not None:
             beta = beta[..., None]
@@ -249,8 +268,10 @@ def _sequence(
             writes = unit_lower_inverse(system) @ (beta * (value - own.met @ state))
         out = own.read @ state + own.query_pairs() @ writes
         rest = state if own.remains is None else own.remains.mT * state
-        return rest + own.kept.mT @ writes, jnp.moveaxis(out, 0, 1)
+        state = rest + own.kept.mT @ writes
+        out = jnp.where(index < first_bad, out, jnp.nan)
+        return jnp.where(first_bad == size, state, jnp.nan), jnp.moveaxis(out, 0, 1)
 
-    inputs = jax.tree.map(split, (query, key, value, decay, beta))
+    inputs = jax.tree.map(split, (query, key, value, decay, beta, erase_key))
     state, out = jax.lax.scan(chunk, state, inputs)
     return out.reshape(count * size, *out.shape[2:])[:length], state

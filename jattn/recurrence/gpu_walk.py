@@ -26,9 +26,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from jattn.attention.gpu.lines import load
-from jattn.attention.gpu.stream import Stream, feed
-from jattn.attention.gpu.tiles import PARAMETERS, product, put, spread, upright
+from jattn.pallas.gpu import PARAMETERS, broadcast_rows, feed, load, product, put, ring, transpose
 
 CHUNK = 64  # Rows of a product that a warpgroup computes at a time.
 COLUMNS = 64  # d and e come in multiples: a swizzled line of shared memory is 128 bytes.
@@ -108,7 +106,9 @@ def _walk(interpret: Any, steps: Steps, first: Array, reverse: bool):
             def onward(states):
                 """Without what is written."""
                 stays = streams["remains"].take(n)
-                states = [y * spread(stays.at[i][...], y.shape) for i, y in enumerate(states)]
+                states = [
+                    y * broadcast_rows(stays.at[i][...], y.shape) for i, y in enumerate(states)
+                ]
                 if "add" in streams:
                     more = streams["add"].take(n)
                     parts = [more.at[tile(i)][...].astype(jnp.float32) for i in range(tiles)]
@@ -131,7 +131,7 @@ def _walk(interpret: Any, steps: Steps, first: Array, reverse: bool):
                 plgpu.copy_smem_to_gmem(writes_ref, writes.at[batch, head, at(n), :, columns])
                 keys = streams["keep"].take(n)
                 states = [
-                    y + product(upright(keys.at[:, tile(i)]), writes_ref, COLUMNS)
+                    y + product(transpose(keys.at[:, tile(i)]), writes_ref, COLUMNS)
                     for i, y in enumerate(states)
                 ]
             else:
@@ -143,13 +143,13 @@ def _walk(interpret: Any, steps: Steps, first: Array, reverse: bool):
             return states
 
         def compute():
-            place = lambda ref, i: ref.at[batch, head, tile(i), columns]
+            tile_of = lambda ref, i: ref.at[batch, head, tile(i), columns]
             states = [
-                plgpu.layout_cast(load(place(first, i)), plgpu.Layout.WGMMA) for i in range(tiles)
+                plgpu.layout_cast(load(tile_of(first, i)), plgpu.Layout.WGMMA) for i in range(tiles)
             ]
             states = jax.lax.fori_loop(0, count, step, states)
             for i, state in enumerate(states):
-                place(last, i)[...] = state
+                tile_of(last, i)[...] = state
             plgpu.wait_smem_to_gmem(0)
 
         def copy(n, which, slot, barrier):
@@ -171,10 +171,6 @@ def _walk(interpret: Any, steps: Steps, first: Array, reverse: bool):
     each = sum(x.size * x.dtype.itemsize for x in blocks.values())
     stages = min(4, (SHARED - (d + CHUNK) * COLUMNS * 2) // each)
 
-    def stream(block):
-        barriers = (plgpu.Barrier(num_barriers=stages) for _ in ("ready", "free"))
-        return Stream(plgpu.SMEM((stages, *block.shape), block.dtype), *barriers)
-
     return plgpu.kernel(
         kernel,
         out_type=(
@@ -183,7 +179,7 @@ def _walk(interpret: Any, steps: Steps, first: Array, reverse: bool):
             give((b, h, d, e), jnp.float32),
         ),
         scratch_types=[(
-            {name: stream(block) for name, block in blocks.items()},
+            {name: ring(block.shape, block.dtype, stages) for name, block in blocks.items()},
             plgpu.SMEM((d, COLUMNS), dtype),
             plgpu.SMEM((CHUNK, COLUMNS), dtype) if delta else None,
         )],

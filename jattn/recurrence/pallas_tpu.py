@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from jattn.attention.tpu.planes import column, row
+from jattn.pallas.tpu import as_column, as_row, product
 from jattn.recurrence.chunk_step import chunk_step
 
 CHUNK = 128
@@ -24,7 +24,7 @@ CHUNK = 128
 class _Plan(NamedTuple):
     """What is fixed when the program is traced; hashable."""
 
-    exact: bool  # products in full float32, else of bfloat16 operands
+    dtype: Any  # of operands of products: float32, which is then exact, or bfloat16
     interpret: Any
 
 
@@ -72,19 +72,9 @@ def recur_pallas(
     inputs = _Inputs(
         by_head(query), by_head(key), by_head(value), decay, beta, jnp.swapaxes(state, 2, 3)
     )
-    plan = _Plan(exact, pltpu.InterpretParams() if interpret else False)
+    plan = _Plan(jnp.dtype(jnp.float32 if exact else jnp.bfloat16), interpret)
     out, state = _run(plan, inputs)
     return jnp.swapaxes(out[:, :, :length], 1, 2), jnp.swapaxes(state, 2, 3)
-
-
-def _product(plan: _Plan, left: Array, right: Array, axes: tuple[int, int]) -> Array:
-    if not plan.exact:
-        left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    return jax.lax.dot_general(
-        left, right, (((axes[0],), (axes[1],)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST if plan.exact else None,
-        preferred_element_type=jnp.float32,
-    )  # fmt: skip
 
 
 def _blocks(inputs: _Inputs, chunk) -> list[pl.BlockSpec]:
@@ -110,7 +100,7 @@ def _tokens(inputs: _Inputs, refs: Sequence[Any]) -> Any:
             values.append(None)
         else:
             value = refs.pop(0)[0, 0]
-            values.append(column(value) if x.shape[2] == 1 else value)
+            values.append(as_column(value) if x.shape[2] == 1 else value)
     return values
 
 
@@ -150,8 +140,8 @@ def _forward(plan: _Plan, inputs: _Inputs, keep: bool):
 
         if keep:
             entering[0][0, 0, 0] = state[...]
-        product = functools.partial(_product, plan)
-        state[...], out[0, 0] = chunk_step(state[...], *_tokens(inputs, tokens), product=product)
+        multiply = functools.partial(product, dtype=plan.dtype)
+        state[...], out[0, 0] = chunk_step(state[...], *_tokens(inputs, tokens), product=multiply)
 
         @pl.when(pl.program_id(2) == count - 1)
         def _():
@@ -209,13 +199,13 @@ def _backward(plan, saved, cotangents):
             full: list[Any] = [None] * 5
             for n, x in zip(present, given, strict=True):
                 full[n] = x
-            return chunk_step(state, *full, product=functools.partial(_product, plan))
+            return chunk_step(state, *full, product=functools.partial(product, dtype=plan.dtype))
 
         pull = jax.vjp(step, entering[0, 0, 0], *(values[n] for n in present))[1]
         carried, *gradients = pull((d_state[...], d_out[0, 0]))
         d_state[...] = carried
         for x, ref, gradient in zip(tokens, d_tokens, gradients, strict=True):
-            ref[0, 0] = row(gradient) if x.shape[2] == 1 else gradient
+            ref[0, 0] = as_row(gradient) if x.shape[2] == 1 else gradient
 
         @pl.when(pl.program_id(2) == count - 1)
         def _():

@@ -1,5 +1,7 @@
 """The recurrence as it is defined: one token after another."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,13 +13,23 @@ def update(
     value: Float[Array, "b h e"],
     decay: Float[Array, "b h #d"] | None,
     beta: Float[Array, "b h"] | None,
+    erase_key: Float[Array, "b h d"] | None = None,
 ) -> Float[Array, "b h d e"]:
-    """One step: forget, then write `k v^T`, or with `beta` what the state predicts wrongly."""
+    """One step: forget, then write `k v^T`, or with `beta` what the state predicts wrongly.
+
+    The prediction is made at the key, or at another one.
+    """
     if decay is not None:
         state = jnp.exp(decay)[..., None] * state
     if beta is not None:
-        value = beta[..., None] * (value - jnp.einsum("bhd,bhde->bhe", key, state))
+        erased = key if erase_key is None else erase_key
+        value = beta[..., None] * (value - jnp.einsum("bhd,bhde->bhe", erased, state))
     return state + key[..., :, None] * value[..., None, :]
+
+
+def whole_chunk(chunk_size: int, length: Any) -> int:
+    """The chunk's length for a sequence, whose own may be a symbol, as in `jax.export`."""
+    return min(chunk_size, length) if isinstance(length, int) else chunk_size
 
 
 def recur_scan(
@@ -28,6 +40,7 @@ def recur_scan(
     beta: Float[Array, "b t h"] | None,
     state: Float[Array, "b h d e"],
     chunk_size: int,
+    erase_key: Float[Array, "b t h d"] | None = None,
 ) -> tuple[Float[Array, "b t h e"], Float[Array, "b h d e"]]:
     """`recur` token by token; every other mode is tested against this one.
 
@@ -40,7 +53,7 @@ def recur_scan(
         The reads, and the state after the last token.
     """
     length = query.shape[1]
-    size = min(chunk_size, length)
+    size = whole_chunk(chunk_size, length)
     count = -(-length // size)
 
     def split(x):
@@ -57,7 +70,7 @@ def recur_scan(
     def chunk(state, inputs):
         return jax.lax.scan(token, state, inputs)
 
-    inputs = jax.tree.map(split, (query, key, value, decay, beta))
+    inputs = jax.tree.map(split, (query, key, value, decay, beta, erase_key))
     state, out = jax.lax.scan(chunk, state, inputs)
     out = out.reshape(count * size, *out.shape[2:])[:length]
     return jnp.moveaxis(out, 0, 1), state

@@ -10,13 +10,13 @@ matrix-vector product after another, each penalty has a Cholesky factorisation i
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_shape
 from jattn.platforms import platform
+from jattn.theory.positive_definite import solve_positive_definite
 
 
 def blocked_gram(
@@ -103,12 +103,8 @@ def kernel_ridge(
 
 
 def _by_factors(gram, targets, penalties):
-    def one(penalty):
-        factor = jnp.linalg.cholesky(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype))
-        return jax.scipy.linalg.cho_solve((factor, True), targets)
-
-    with jax.default_matmul_precision("highest"):
-        return lax.map(one, penalties)
+    eye = jnp.eye(len(gram), dtype=gram.dtype)
+    return lax.map(lambda p: solve_positive_definite(gram + p * eye, targets), penalties)
 
 
 class Fit(NamedTuple):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.checks import check_shape
-from jattn.mechanisms.projections import linear_init
+from jattn.mechanisms.layers.linear_maps import linear_init
 from jattn.theory.dynamical_systems import System
 
 EXPANSION, TAPS = 2, 4

@@ -1,16 +1,18 @@
 """Training and running experiments: fits, parallelism, checkpoints, metrics, claims, reports.
 
 An experiment is a function `run_experiment(config, run) -> list[Claim]`; `cli.main` gives it flags,
-a workdir, and an exit status. `fit` trains many seeds in one program on any number of devices.
+a workdir, and an exit status, and `run_studies` runs those of its studies that were chosen. `fit`
+trains many seeds in one program on any number of devices.
 """
 
 from jattn.training import cli
-from jattn.training.claims import Claim
+from jattn.training.claims import Claim, Paper
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
 from jattn.training.fit import FitResult, fit
 from jattn.training.parallel import Parallel, map_over_devices, parallel_config
 from jattn.training.report import write_gallery
 from jattn.training.run import Run
+from jattn.training.studies import run_studies
 from jattn.training.sweep import sweep
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "FitResult",
     "Interrupted",
     "NonFiniteError",
+    "Paper",
     "Parallel",
     "Run",
     "UsageError",
@@ -25,6 +28,7 @@ __all__ = [
     "fit",
     "map_over_devices",
     "parallel_config",
+    "run_studies",
     "sweep",
     "write_gallery",
 ]

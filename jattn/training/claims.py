@@ -29,7 +29,9 @@ class Claim:
         ">="  measured >= predicted - t       ">"  measured > predicted - t
         "is"  measured == predicted
 
-    NaN never holds.
+    NaN never holds: it is shown as not tested, and counts as a claim that does not hold. Where the
+    values of single seeds are given, more than half of them must hold, too: a median says nothing
+    of the rest.
 
     Args:
         id: short name, unique in its experiment.
@@ -40,6 +42,7 @@ class Claim:
         relation: `"~="`, `"<="`, `">="`, `"<"`, `">"` or `"is"`.
         tolerance: slack, in the unit of the numbers.
         note: a remark, shown in the table and the report.
+        seeds: what came out of each seed, where `measured` sums several up.
 
     Raises:
         ValueError: an unknown relation, or a value that is not a number where one is needed.
@@ -58,6 +61,7 @@ class Claim:
     relation: str
     tolerance: float | int | None = None
     note: str = ""
+    seeds: Sequence[float] | np.ndarray | None = None
 
     def __post_init__(self):
         check_choice("relation", self.relation, RELATIONS)
@@ -72,24 +76,45 @@ class Claim:
                 self.relation != "is" or not plain
             ):
                 raise ValueError(f"{field} of claim {self.id}: expected a number, got {value!r}")
+        if self.seeds is not None:
+            object.__setattr__(self, "seeds", np.asarray(self.seeds, float).ravel().tolist())
 
     @property
     def holds(self) -> bool:
         """Whether what was measured agrees with what was predicted."""
+        most = not self.seeds or 2 * self.seeds_holding > len(self.seeds)
+        return self._agrees(self.measured) and most
+
+    @property
+    def seeds_holding(self) -> int:
+        """How many of the seeds agree with what was predicted, each by itself."""
+        return sum(self._agrees(value) for value in self.seeds or ())
+
+    def _agrees(self, measured: Any) -> bool:
         if self.relation == "is":
-            return bool(self.measured == self.predicted)
+            return bool(measured == self.predicted)
         slack = 0.0 if self.tolerance is None else self.tolerance
-        if any(math.isnan(x) for x in (self.measured, self.predicted, slack)):
+        if any(math.isnan(x) for x in (measured, self.predicted, slack)):
             return False
         if self.relation == "~=":
-            return abs(self.measured - self.predicted) <= slack
+            return abs(measured - self.predicted) <= slack
         signed = slack if self.relation in ("<=", "<") else -slack
-        return bool(_ORDERS[self.relation](self.measured, self.predicted + signed))
+        return bool(_ORDERS[self.relation](measured, self.predicted + signed))
 
     def entry(self) -> dict[str, Any]:
         """The claim as it stands in `claims.json`."""
         fields = ("id", "statement", "source", "predicted", "measured", "relation", "tolerance")
-        return {field: _json(getattr(self, field)) for field in fields} | {"holds": self.holds}
+        entry = {field: _json(getattr(self, field)) for field in fields} | {"holds": self.holds}
+        if self.seeds is not None:
+            seeds = [_json(value) for value in self.seeds]
+            entry |= {"seeds": seeds, "seeds_holding": self.seeds_holding}
+        return entry
+
+    @property
+    def remark(self) -> str:
+        """The note, and how many seeds hold."""
+        of = "" if not self.seeds else f"{self.seeds_holding} of {len(self.seeds)} seeds hold"
+        return "; ".join(filter(None, (self.note, of)))
 
 
 def _json(value: Any) -> Any:
@@ -99,17 +124,99 @@ def _json(value: Any) -> Any:
     return value
 
 
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """A source of claims, cited the same way in all that are made through it.
+
+    Args:
+        cite: where to find it, e.g. `"arXiv 1706.03762"`.
+        title: its name, or the start of it.
+
+    Example:
+        >>> paper = Paper("arXiv 0000.00000", "Of slopes")
+        >>> paper.claim("slope", "It is 1/2.", 0.5, 0.52, "~=", 0.05, where="fig. 1").source
+        'arXiv 0000.00000 (Of slopes), fig. 1'
+    """
+
+    cite: str
+    title: str
+
+    def source(self, where: str = "", *, because: str = "", derived: bool = False) -> str:
+        """Says whose a claim's number is, and where in the paper what it is about is found.
+
+        Args:
+            where: the section or figure.
+            because: why this number, where it is our own choice, another run's, or this run's.
+            derived: whether the number follows from the paper's setting, by a form that it does
+                not give.
+
+        Example:
+            >>> Paper("arXiv 0000.00000", "Of slopes").source(because="chance is 0.25")
+            'own threshold, because chance is 0.25; the effect: arXiv 0000.00000 (Of slopes)'
+        """
+        place = f"{self.cite} ({self.title})" + (f", {where}" if where else "")
+        if because:
+            return own(because, place)
+        return f"derived, in the setting of {place}" if derived else place
+
+    def claim(
+        self,
+        id: str,
+        statement: str,
+        predicted: Any,
+        measured: Any,
+        relation: str,
+        tolerance: float | int | None = None,
+        *,
+        where: str = "",
+        because: str = "",
+        derived: bool = False,
+        note: str = "",
+        seeds: Sequence[float] | np.ndarray | None = None,
+    ) -> Claim:
+        """A claim about what this paper says; arguments as for `Claim` and `Paper.source`."""
+        source = self.source(where, because=because, derived=derived)
+        return Claim(
+            id, statement, source, predicted, measured, relation, tolerance, note=note, seeds=seeds
+        )
+
+
+def own(because: str, effect: str = "") -> str:
+    """The source of a claim whose number is our own choice, or our own run's.
+
+    Args:
+        because: why this number.
+        effect: where the effect itself is stated, if a paper does so without this number.
+
+    Example:
+        >>> own("chance is 0.25", "arXiv 0000.00000")
+        'own threshold, because chance is 0.25; the effect: arXiv 0000.00000'
+    """
+    return f"own threshold, because {because}" + (f"; the effect: {effect}" if effect else "")
+
+
 def show(value: Any) -> str:
     """A value as a table shows it."""
+    if isinstance(value, float) and math.isnan(value):
+        return "nan: not tested"
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
 
 
 def expectation(claim: Claim) -> str:
-    """What was expected, in a few characters: `~= 0.5 ± 0.05`."""
-    slack = "" if not claim.tolerance else f" ± {show(claim.tolerance)}"
-    return f"{claim.relation} {show(claim.predicted)}{slack}"
+    """What was expected, in a few characters: `~= 0.5 ± 0.05`, `<= 0.05`."""
+    if not claim.tolerance:
+        return f"{claim.relation} {show(claim.predicted)}"
+    if claim.relation in ("~=", "is"):
+        return f"{claim.relation} {show(claim.predicted)} ± {show(claim.tolerance)}"
+    signed = claim.tolerance if claim.relation in ("<=", "<") else -claim.tolerance
+    return f"{claim.relation} {show(claim.predicted + signed)}"
+
+
+def summary(holds: Sequence[bool]) -> str:
+    """`3 of 4 claims hold`."""
+    return f"{sum(holds)} of {len(holds)} claims hold"
 
 
 def print_claims(claims: Sequence[Claim]) -> None:
@@ -125,7 +232,7 @@ def print_claims(claims: Sequence[Claim]) -> None:
     for claim in claims:
         table.add_row(
             Text(claim.id),
-            Text(claim.statement + (f" [{claim.note}]" if claim.note else "")),
+            Text(claim.statement + (f" [{claim.remark}]" if claim.remark else "")),
             Text(expectation(claim)),
             Text(show(claim.measured)),
             Text("yes", style="green") if claim.holds else Text("NO", style="bold red"),

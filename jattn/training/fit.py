@@ -13,9 +13,12 @@ from jaxtyping import Array, Float, Int, Int32, PyTree, Shaped
 
 from jattn.training.checkpoints import Checkpoints
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
+from jattn.training.fingerprint import described, program_fingerprint
+from jattn.training.memory import check_fits, size
 from jattn.training.parallel import Layout, agree, to_host
 from jattn.training.planning import zeros
 from jattn.training.run import Run
+from jattn.training.speed import Speed
 
 SECONDS_A_DISPATCH = 1.0  # so a request to stop is met soon, and the host's share stays small
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -49,7 +52,7 @@ class State(NamedTuple):
 
 def fit(
     init: Callable[[jax.Array], PyTree],
-    loss: Callable[[PyTree, PyTree], jax.Array],
+    loss: Callable[[PyTree, PyTree], jax.Array | tuple[jax.Array, PyTree]],
     sample: Callable[[jax.Array], PyTree],
     optimizer: optax.GradientTransformation,
     *,
@@ -74,11 +77,15 @@ def fit(
     steps is one call of one compiled program, in which the batches are drawn, too.
 
     The state goes to `checkpoints/NAME` of the run. A fit that was stopped goes on from its last
-    checkpoint and ends with the same bits as one that was not; a finished one is read back.
+    checkpoint and ends with the same bits as one that was not; a finished one is read back. Both
+    only if `init`, `loss`, `sample`, `optimizer` and `record` are the same program as before.
 
     Args:
         init: `(key) -> params`.
-        loss: `(params, batch) -> scalar`, the mean over the leading axis of the batch.
+        loss: `(params, batch) -> scalar`, the mean over the leading axis of the batch; or
+            `(scalar, statistics)`, a tree like the parameters with the next value of each one that
+            is an average over training, which then no optimizer moves (nor weight decay), and None
+            in place of the others. See `jattn.nn.statistics`.
         sample: `(key) -> example`, one example as a pytree of arrays.
         optimizer: an optax gradient transformation.
         run: the open workdir; its `parallel` says how to spread the fit over devices.
@@ -99,7 +106,7 @@ def fit(
 
     Raises:
         UsageError: an argument is out of range, the devices cannot share the work, or the
-            checkpoints there are of other settings or cannot be read.
+            checkpoints there are of other settings or other code, or cannot be read.
         NonFiniteError: the loss or a parameter became NaN or infinite. Such a state is never
             saved.
         Interrupted: the run was asked to stop; the state is saved.
@@ -136,10 +143,18 @@ def fit(
     settings = {"seed": seed, **counts}
     if run.parallel.planner is not None:
         program = _program(loss, sample, optimizer, record, layout, notes, batch_size, seed)
-        run.parallel.planner.compile(name, *layout.lowerable(program, like))
+        run.parallel.planner.compile(name, *layout.lowerable(program, like), steps=steps)
         history = {field: np.moveaxis(x, 0, 1) for field, x in zeros(like.history).items()}
         return FitResult(jax.tree.map(jnp.asarray, zeros(like.params)), history, notes)
-    checkpoints = Checkpoints(run.workdir / "checkpoints" / name, settings, run.note)
+    devices = list(layout.mesh.devices.flat)
+    check_fits(f"seeds: the state of {seeds} seeds", size(like), devices)
+    check_fits(
+        f"batch_size: {batch_size} examples a step of each of {seeds} seeds",
+        seeds * batch_size * size(jax.eval_shape(sample, jax.eval_shape(jax.random.key, 0))),
+        devices,
+    )
+    code = described(_code(init, loss, sample, optimizer, record, batch_size))
+    checkpoints = Checkpoints(run.workdir / "checkpoints" / name, settings, code, run.note)
     try:
         restored = checkpoints.restore(like)
         if restored is None:
@@ -147,17 +162,22 @@ def fit(
             step, state = 0, jax.jit(start, out_shardings=shardings)()
         else:
             step, state = restored
+        speed = None
         if step < steps:
             program = _program(loss, sample, optimizer, record, layout, notes, batch_size, seed)
-            advance = layout.compile(program, like)
+            with run.goodput.of("compilation"):
+                advance = layout.compile(program, like)
+                speed = Speed(run, name, seeds * batch_size, layout, program, like)
             if step:
                 run.note(f"{name}: going on from step {step}")
         pace = _Pace(steps_per_dispatch, checkpoint_every)
         with run.progress(name, steps, step) as shown:
             while step < steps:
+                assert speed is not None
                 stop = pace.next_stop(step, steps)
-                state = advance(state, step, stop)
-                noted, bad = to_host((state.history, state.bad))
+                with run.goodput.of("training steps"), speed.of(step, stop) as stop:
+                    state = advance(state, step, stop)
+                    noted, bad = to_host((state.history, state.bad))
                 _log(run, name, noted, notes, step, stop, bad)
                 if np.any(bad >= 0):
                     first = int(np.argmin(np.where(bad < 0, steps, bad)))
@@ -166,14 +186,18 @@ def fit(
                 mean_loss = float(np.mean(noted["loss"][:, last]))
                 shown(stop - step, mean_loss)
                 step = stop
-                save, interrupted = pace.after(step, run.interrupted)
-                if save or interrupted or step == steps:
-                    checkpoints.save(step, state, mean_loss)
-                if interrupted and step < steps:
-                    checkpoints.wait()
-                    raise Interrupted
+                with run.goodput.of("waiting for other processes"):
+                    save, interrupted = pace.after(step, run.interrupted)
+                with run.goodput.of("checkpoints"):
+                    if save or interrupted or step == steps:
+                        run.flush(now=True)
+                        checkpoints.save(step, state, mean_loss)
+                    if interrupted and step < steps:
+                        checkpoints.wait()
+                        raise Interrupted
     finally:
-        checkpoints.close()
+        with run.goodput.of("checkpoints"):
+            checkpoints.close()
     params, history = to_host((state.params, state.history))
     history = {field: np.moveaxis(value, 0, 1) for field, value in history.items()}
     if run.interrupted:
@@ -203,6 +227,24 @@ def _start(init, optimizer, record, seeds, logs, seed):
     return lambda: jax.vmap(one)(jnp.arange(seeds, dtype=jnp.int32))
 
 
+def _code(init, loss, sample, optimizer, record, batch_size) -> dict[str, str]:
+    """Fingerprints of all that a fit computes, on one device, however it is spread."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+    params, batch = jax.eval_shape(init, key), jax.eval_shape(jax.vmap(sample), keys)
+
+    def update(params, gradient):
+        return optimizer.update(gradient, optimizer.init(params), params)
+
+    return {
+        "initialisation": program_fingerprint(init, key),
+        "sampler": program_fingerprint(sample, key),
+        "loss": program_fingerprint(_gradient_of(loss), params, batch),
+        "optimizer": program_fingerprint(update, params, params),
+        "record": program_fingerprint(lambda params: _recorded(record, params), params),
+    }
+
+
 def _recorded(record, params):
     entries = {} if record is None else jax.tree.map(jnp.asarray, dict(record(params)))
     if "loss" in entries:
@@ -230,15 +272,17 @@ def _program(loss, sample, optimizer, record, layout, notes, batch_size, seed):
     """
     boundaries = jnp.asarray(notes, jnp.int32)
 
+    gradient_of = _gradient_of(loss)
+
     def one(state, start, stop):
         data_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.seed))[1]
 
         def train(step, carry):
             params, opt_state, total, bad, first = carry
             batch = layout.draw(sample, jax.random.fold_in(data_key, step), batch_size)
-            value, gradient = layout.mean(jax.value_and_grad(loss)(params, batch))
+            (value, statistics), gradient = layout.mean(gradient_of(params, batch))
             updates, opt_state = optimizer.update(gradient, opt_state, params)
-            params = optax.apply_updates(params, updates)
+            params = _with_statistics(optax.apply_updates(params, updates), statistics)
             bad = jnp.where((bad < 0) & ~jnp.isfinite(value), step, bad)
             value = value.astype(total.dtype)
             return params, opt_state, total + value, bad, jnp.where(step == 0, value, first)
@@ -280,6 +324,23 @@ def _program(loss, sample, optimizer, record, layout, notes, batch_size, seed):
         return State(params, opt_state, history, total, bad, seed_index)
 
     return jax.vmap(one, in_axes=(0, None, None))
+
+
+def _gradient_of(loss):
+    """`(params, batch) -> ((loss, statistics or None), gradient)`."""
+
+    def loss_and_statistics(params, batch):
+        found = loss(params, batch)
+        return found if isinstance(found, tuple) else (found, None)
+
+    return jax.value_and_grad(loss_and_statistics, has_aux=True)
+
+
+def _with_statistics(params, statistics):
+    """The parameters, with the statistics in place of those that are statistics."""
+    is_none = lambda node: node is None
+    put = lambda new, old: old if new is None else jnp.asarray(new, old.dtype)
+    return jax.tree.map(put, statistics, params, is_leaf=is_none)
 
 
 class _Pace:

@@ -1,8 +1,6 @@
 """Spreading a fit over devices: jit with named shardings, shard_map, or pmap, with equal losses."""
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +14,8 @@ from jaxtyping import PyTree
 
 from jattn.checks import check_choice
 from jattn.training.errors import UsageError
+from jattn.training.flops import flops
+from jattn.training.memory import check_program
 from jattn.training.planning import Planner, zeros
 
 STRATEGIES = ("jit", "shard_map", "pmap")
@@ -35,35 +35,6 @@ def parallel_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {"strategy": "jit", "mesh": {"data": -1, "model": 1}, "cpu_devices": 1}
     )
-
-
-def split_cpu(devices: int) -> None:
-    """Presents the host's CPU as several devices; to be called before jax starts its backends.
-
-    Steps too small to fill the cores from within then train seeds side by side: two devices give
-    about 1.5 times the steps a second on two cores.
-
-    Args:
-        devices: how many. 1, or a count that XLA_FLAGS already sets, changes nothing.
-    """
-    if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        with contextlib.suppress(RuntimeError):  # too late: jax is running, as in a notebook
-            jax.config.update("jax_num_cpu_devices", devices)
-
-
-def keep_cpu_products_apart() -> None:
-    """Switches off a fusion of XLA on the CPU that gives wrong numbers; call it before jax starts.
-
-    In jax 0.10 to 0.12 a kernel that joins matrix products with what is around them (YNNPACK) may
-    read memory that nothing was written to: chunked delta rules under `jit` showed it. A program
-    that does not go through the command line can set the same flag in XLA_FLAGS.
-    """
-    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    flags = os.environ.get("XLA_FLAGS", "")
-    if version <= (0, 12) and "ynn_fusion" not in flags:  # An unknown flag would end the process.
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_experimental_ynn_fusion_type=".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +90,22 @@ class Parallel:
                 "parallel.strategy: pmap runs in one process here; use 'jit' or 'shard_map' with "
                 f"{jax.process_count()} processes"
             )
+
+    def described(self) -> str:
+        """The devices and how they are used, in words.
+
+        Example:
+            >>> Parallel().described()
+            '1 cpu device(s) in 1 process(es), strategy jit, model 1'
+        """
+        devices = jax.devices() if self.planner is None else self.planner.devices
+        kind, model = devices[0].device_kind, self.mesh.get("model", 1)
+        data = self.mesh.get("data", -1)
+        count = len(devices) if data == -1 else data * model
+        return (
+            f"{count} {kind} device(s) in {jax.process_count()} process(es), "
+            f"strategy {self.strategy}, model {model}"
+        )
 
     def layout(self, *, seeds: int, batch_size: int) -> "Layout":
         """Chooses what is divided over the data axis.
@@ -226,7 +213,9 @@ class Layout(NamedTuple):
         if self.strategy == "pmap":
             return self._pmap(program, shardings)
         jitted, *arguments = self.lowerable(program, state)
-        return _with_bounds(jitted.lower(*arguments).compile())
+        compiled = jitted.lower(*arguments).compile()
+        check_program("the training step", compiled, list(self.mesh.devices.flat))
+        return _with_bounds(compiled)
 
     def lowerable(self, program: Callable, state: PyTree) -> tuple[Any, ...]:
         """The program under `jax.jit` as `compile` compiles it, and the shapes of its arguments."""
@@ -249,6 +238,14 @@ class Layout(NamedTuple):
             donate_argnums=0,
         )
         return jitted, state, *(jax.ShapeDtypeStruct((), jnp.int32),) * 2
+
+    def flops(self, program: Callable, state: PyTree) -> float:
+        """Operations of one step of the program, of all devices together."""
+        bound, data = jax.ShapeDtypeStruct((), jnp.int32), self.mesh.shape["data"]
+        # Outside of `shard_map` and `pmap` the axis that they name is there by its size alone.
+        traced = jax.make_jaxpr(program, axis_env=[("data", data)])(state, bound, bound)
+        own_part = self.split == "batch" and self.strategy != "jit"
+        return flops(traced) * (data if own_part else 1)
 
     def _pmap(self, program: Callable, placements: PyTree) -> Callable:
         """As `compile`, with a leading axis of devices round the state during the call."""
@@ -315,19 +312,18 @@ def map_over_devices(
 
     if parallel.strategy == "pmap":
         program = jax.pmap(several, devices=list(mesh.devices.flat))
-    elif parallel.strategy == "shard_map":
-        here = lambda cells: jax.vmap(several)(cells)
-        program = jax.jit(
-            jax.shard_map(
-                here,
-                mesh=mesh,
-                in_specs=PartitionSpec("data"),
-                out_specs=PartitionSpec("data"),
-                check_vma=False,
-            )
-        )
     else:
-        program = jax.jit(jax.vmap(several), in_shardings=placement, out_shardings=placement)
+        # Under `jit` alone the compiler gathers in every cell what each device has of its own.
+        here = jax.shard_map(
+            lambda cells: jax.vmap(several)(cells),
+            mesh=mesh,
+            in_specs=PartitionSpec("data"),
+            out_specs=PartitionSpec("data"),
+            check_vma=False,
+        )
+        program = jax.jit(here, in_shardings=placement, out_shardings=placement)
+
+    sizes: set[int] = set()
 
     def run(cells):
         length = len(jax.tree.leaves(cells)[0])
@@ -345,7 +341,12 @@ def map_over_devices(
             results = zeros(jax.eval_shape(program, shapes))
             return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:length], results)
         order = np.minimum(np.arange(devices * each), length - 1).reshape(devices, each)
-        results = to_host(program(jax.tree.map(lambda leaf: np.asarray(leaf)[order], cells)))
+        spread = jax.tree.map(lambda leaf: np.asarray(leaf)[order], cells)
+        if parallel.strategy != "pmap" and length not in sizes:
+            sizes.add(length)
+            compiled = program.lower(spread).compile()  # the call below finds it again
+            check_program(name, compiled, list(mesh.devices.flat))
+        results = to_host(program(spread))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:length], results)
 
     return run
@@ -373,14 +374,29 @@ def agree(choice: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(choice))
 
 
-def start_distributed(**options: Any) -> None:
-    """Joins the other processes of a run; on TPU pods it needs no arguments.
+def start_distributed(timeout: float, **options: Any) -> None:
+    """Joins the other processes of a run; on TPU pods it needs no options.
+
+    Args:
+        timeout: seconds to wait for them.
+        **options: of `jax.distributed.initialize`; None: found by itself.
 
     Raises:
         UsageError: they cannot be joined.
     """
+    count, address = options.get("num_processes"), options.get("coordinator_address")
+    if address is None:
+        whom = "for the other processes of this pod or cluster"
+    else:
+        whom = f"at {address} for {count} processes, of which this is {options.get('process_id')}"
+    print(f"waiting {whom}", flush=True)
+    seconds = max(int(timeout), 1)
     try:
-        jax.distributed.initialize(**{k: v for k, v in options.items() if v is not None})
+        jax.distributed.initialize(
+            initialization_timeout=seconds,
+            heartbeat_timeout_seconds=min(max(seconds, 10), 100),
+            **{k: v for k, v in options.items() if v is not None},
+        )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         if "before any JAX" in reason:

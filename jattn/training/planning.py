@@ -4,30 +4,33 @@ With a `Planner` in `Parallel`, fits and sweeps compile what they would run, tel
 give zeros of the right shapes.
 """
 
-import re
-from collections import Counter
+import contextlib
+import dataclasses
+import hashlib
+import math
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-COLLECTIVE = re.compile(
-    r"= (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
-    r"collective-permute)(?:-start)?\("
-)
-SHAPE = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d+)?\[(?P<sizes>[\d,]*)\]")
+from jattn.training.flops import flops
+from jattn.training.hlo import Collective, moved
 
 
-class Program(NamedTuple):
+@dataclasses.dataclass
+class Program:
     """What one compiled program needs, of each device.
 
     Attributes:
         name: of the fit or sweep.
         arguments, outputs, temporaries: bytes.
-        flops: by the compiler's count.
-        collectives: for each kind, how many there are and their bytes; None where the compiler
-            cannot print its program.
+        flops: operations of one step, or of one call where there are no steps.
+        bytes: what a step moves from and to memory; None where the compiler cannot print it.
+        collectives: those of a step; None where the compiler cannot print its program.
+        steps: how many there are in the whole experiment.
+        seconds: that it took to compile.
     """
 
     name: str
@@ -35,7 +38,10 @@ class Program(NamedTuple):
     outputs: int
     temporaries: int
     flops: float
-    collectives: dict[str, tuple[int, int]] | None
+    bytes: float | None
+    collectives: list[Collective] | None
+    steps: int
+    seconds: float
 
 
 class Enough(BaseException):
@@ -43,62 +49,75 @@ class Enough(BaseException):
 
 
 class Planner:
-    """Collects programs.
+    """Collects programs. One that comes again is not compiled again: it has more steps.
 
     Args:
         devices: those of a described topology.
         most: programs to collect; then `Enough` is raised.
+        seconds: after which no program but the first is compiled; then `Enough` is raised.
+        slices: in how many groups the devices are, with only a network between them.
+        note: told, in a line, of each program.
     """
 
-    def __init__(self, devices: Sequence[Any], most: int):
-        self.devices, self.most = list(devices), most
+    def __init__(
+        self,
+        devices: Sequence[Any],
+        most: int,
+        slices: int = 1,
+        note: Callable[[str], object] = lambda text: None,
+        seconds: float = math.inf,
+    ):
+        self.devices, self.most, self.slices, self._note = list(devices), most, slices, note
         self.programs: list[Program] = []
+        self._end = time.monotonic() + seconds
+        self._known: dict[str, Program] = {}
 
-    def compile(self, name: str, program: Callable, *arguments: Any) -> None:
+    def compile(self, name: str, program: Any, *arguments: Any, steps: int = 1) -> None:
         """Compiles a jitted function for these shapes, and keeps what it needs.
+
+        Args:
+            name: of the fit or sweep.
+            program: a jitted function.
+            arguments: what it will be called with, or their shapes.
+            steps: how often it runs, or how many steps its outermost loop makes.
 
         Raises:
             Enough: it was the last one wanted.
         """
         # The mesh in use says which machine is meant; see `jattn.platforms`.
-        with jax.set_mesh(jax.tree.leaves(arguments)[0].sharding.mesh):
-            compiled = program.lower(*arguments).compile()
-        memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-        try:
-            found = collectives(compiled.as_text())
-        except jax.errors.JaxRuntimeError:  # libtpu trips over some of its own asynchronous calls.
-            found = None
-        self.programs.append(
-            Program(
-                name,
-                memory.argument_size_in_bytes,
-                memory.output_size_in_bytes - memory.alias_size_in_bytes,
-                memory.temp_size_in_bytes,
-                float(cost.get("flops", float("nan"))),
-                found,
-            )
+        mesh = jax.tree.leaves(arguments)[0].sharding.mesh
+        with jax.set_mesh(mesh):
+            traced = program.trace(*arguments)
+            lowered = traced.lower()
+            key = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+            if key in self._known:
+                self._known[key].steps += steps
+                return
+            late = bool(self.programs) and time.monotonic() > self._end
+            if late or len(self.programs) >= self.most:
+                raise Enough
+            began = time.monotonic()
+            compiled = lowered.compile()
+            seconds = time.monotonic() - began
+        memory = compiled.memory_analysis()
+        touched, collectives = None, None
+        # libtpu trips over some of its own asynchronous calls.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            touched, collectives = moved(compiled.as_text(), mesh.size, self.slices)
+        found = Program(
+            name,
+            memory.argument_size_in_bytes,
+            memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            memory.temp_size_in_bytes,
+            flops(traced.jaxpr) / mesh.size,
+            touched,
+            collectives,
+            steps,
+            seconds,
         )
-        if len(self.programs) >= self.most:
-            raise Enough
-
-
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """Counts the collectives of a compiled program, and the bytes they give, by kind.
-
-    A collective in a loop counts once.
-
-    Example:
-        >>> collectives("%a = f32[2,3]{1,0} all-reduce(%b), channel_id=1")
-        {'all-reduce': (1, 24)}
-    """
-    count: Counter = Counter()
-    size: Counter = Counter()
-    for found in COLLECTIVE.finditer(text):
-        count[found["kind"]] += 1
-        for shape in SHAPE.finditer(found["shapes"]):
-            numbers = [int(n) for n in shape["sizes"].split(",") if n]
-            size[found["kind"]] += int(np.prod(numbers)) * max(int(shape["bits"] or 8) // 8, 1)
-    return {kind: (count[kind], size[kind]) for kind in count}
+        self._known[key] = found
+        self.programs.append(found)
+        self._note(f"{name}: compiled in {seconds:.0f} s")
 
 
 def zeros(tree: Any) -> Any:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from jattn.training.fingerprint import program_fingerprint, value_fingerprint
 from jattn.training.parallel import map_over_devices
 from jattn.training.run import Run
 
@@ -30,6 +31,9 @@ def sweep(
     Returns:
         The arrays by name, `[cells, ...]`.
 
+    Raises:
+        UsageError: what is kept was computed by another function, or of another cell.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +45,7 @@ def sweep(
     """
     together = run.parallel.device_mesh().shape["data"]
     compiled = map_over_devices(function, run.parallel, name)
+    program = program_fingerprint(function, cells[0])
     done: list[dict[str, np.ndarray]] = []
 
     def compute(index):
@@ -58,6 +63,7 @@ def sweep(
                     piece, first = compute(index), index
                 return {field: values[index - first] for field, values in piece.items()}
 
-            done.append(run.cached(f"{name}_{index}", one))
+            code = {"function": program, "cell": value_fingerprint(cells[index])}
+            done.append(run.cached(f"{name}_{index}", one, code))
             advance(1)
     return {field: np.stack([each[field] for each in done]) for field in done[0]}

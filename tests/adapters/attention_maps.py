@@ -10,6 +10,7 @@ from jattn.attention.positions import rotary
 from jattn.lens.heads import head_statistics
 from jattn.lens.sinks import sink_metric
 from jattn.theory import position_bias, sink_operations
+from tests.adapters.layers import per_layer
 
 
 def grok_metrics(case):
@@ -22,8 +23,8 @@ def posbias(case):
     """A self-attention network, its maps and rollout, and the read-out at the last position."""
     options = case.info["options"]
     arrays = {name: jnp.asarray(array) for name, array in case.arrays.items()}
-    count = sum(name.startswith("wq") for name in arrays)
-    layers = [position_bias.Layer(*(arrays[f"w{of}{i}"] for of in "qkv")) for i in range(count)]
+    weights = zip(*(per_layer(arrays, f"w{of}", rank=2) for of in "qkv"), strict=True)
+    layers = [position_bias.Layer(*of_layer) for of_layer in weights]
     mask = {
         "none": lambda: None,
         "causal": masks.causal,
@@ -42,8 +43,9 @@ def posbias(case):
         residual=options["residual"],
     )
     read = hidden[:, -1]
-    for i in range(sum(name.startswith("mlp_w") for name in arrays)):
-        read = jax.nn.relu(read @ arrays[f"mlp_w{i}"] + arrays[f"mlp_b{i}"])
+    mlp = (per_layer(arrays, "mlp_w", rank=2), per_layer(arrays, "mlp_b", rank=1))
+    for weight, bias in zip(*mlp, strict=True):
+        read = jax.nn.relu(read @ weight + bias)
     outputs = {
         "hidden": hidden,
         "attn": maps,

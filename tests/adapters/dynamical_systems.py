@@ -32,8 +32,14 @@ def attention(case):
     for name, core in cores.items():
         if f"out_{name}" not in arrays:
             continue
-        outputs[f"out_{name}"], pull = jax.vjp(core, *inputs)
-        grads = zip("qkvn", pull(arrays["cotangent"]), strict=True)
+
+        @jax.jit
+        def run(inputs, cotangent, core=core):
+            out, pull = jax.vjp(core, *inputs)
+            return out, pull(cotangent)
+
+        outputs[f"out_{name}"], pulled = run(inputs, arrays["cotangent"])
+        grads = zip("qkvn", pulled, strict=True)
         outputs |= {f"d{of}_{name}": grad for of, grad in grads if f"d{of}_{name}" in arrays}
     return outputs
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jattn.mechanisms.layers.heads import merge_heads, split_heads
 from jattn.mechanisms.linear import agent_attention
 from jattn.mechanisms.linear.flow_attention import flow_attention
-from jattn.mechanisms.projections import merge_heads, split_heads
 
 
 def flow(case):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jattn
 from jattn.attention.positions import rotary
 from jattn.mechanisms.combinators import gate, moh_gates, query_norm_gates
-from jattn.mechanisms.projections import rms_norm
+from jattn.mechanisms.layers.norms import rms_norm
 from jattn.mechanisms.softmax.differential_attention import (
     VECTORS,
     diff_lambda,
@@ -150,7 +150,7 @@ def softplus(case):
         causal = options.get("causal", True)
         common: Any = dict(
             mask=mask_of(options, True),
-            seen=jnp.arange(1, t + 1)[None] if causal else jnp.full((1, 1), s),
+            visible_keys=jnp.arange(1, t + 1)[None] if causal else jnp.full((1, 1), s),
         )
         plain = lambda v: softplus_attention(query, key, v, **common)
         again = lambda v: reweighted_softplus_attention(query, key, v, power=options["p"], **common)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jattn.mechanisms.softmax.dependency_tree import dependencies
 from jattn.mechanisms.softmax.reversed_attention import reversed_attention, senders
+from tests.adapters.layers import per_layer
 from tests.adapters.softmax_gates import outputs_and_gradients, projected
 
 SHARED_RANKS = {"wqkv": 4, "bqkv": 3, "w_select": 2, "w_msg1": 2, "w_msg2": 2, "wo": 3, "bo": 1}
@@ -14,17 +15,11 @@ def reversed_layers(case):
     options = case.info["options"]
     layers = options.get("layers", 1)
 
-    def of_layer(arrays, layer):
-        return {
-            name: array[layer] if array.ndim > SHARED_RANKS[name] else array
-            for name, array in arrays.items()
-            if name in SHARED_RANKS
-        }
-
     def run(arrays):
         x, message, seen = arrays["x"], None, []
+        weights_of = {n: per_layer(arrays, n, rank, layers) for n, rank in SHARED_RANKS.items()}
         for layer in range(layers):
-            own = of_layer(arrays, layer)
+            own = {name: each[layer] for name, each in weights_of.items() if each}
             gates = {
                 "select": own["w_select"],
                 "message_up": own["w_msg1"],
@@ -40,6 +35,10 @@ def reversed_layers(case):
             seen.append({"p": share, "m": message, "dependency": dependencies(query, key, weights)})
         found = {"y": x}
         for name, last in seen[-1].items():
+            named = {f"{name}_{i}": each[name] for i, each in enumerate(seen)}
+            if named.keys() <= arrays.keys():
+                found |= named
+                continue
             every = jnp.shape(arrays.get(name, last)) != last.shape
             found[name] = jnp.stack([each[name] for each in seen]) if every else last
         return found

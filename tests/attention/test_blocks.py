@@ -32,7 +32,7 @@ def test_the_table_is_of_known_chips_and_classes_and_of_sizes_that_can_be():
             own = Blocks(*(entry[field] for field in Blocks._fields))
             check_blocks(own)
             assert own.key % own.key_part == own.backward_key % own.backward_key_part == 0
-            # What an estimate is to be trusted for, see experiments.tune.
+            # What an estimate is to be trusted for, see experiments.tools.tune.
             assert own.query % own.key == own.backward_key % own.backward_query == 0
 
 

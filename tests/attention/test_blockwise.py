@@ -53,7 +53,7 @@ def test_no_array_as_large_as_the_plane_of_scores(bias_shape):
 )
 def test_only_tiles_with_something_in_them_are_visited(mask, tiles):
     x = jnp.ones((1, 8 * 256, 1, 4))
-    assert visits(lambda mod: attend(x, x, x, mask=mask, score_mod=mod)) == tiles
+    assert schedule_tables(lambda mod: attend(x, x, x, mask=mask, score_mod=mod)) == tiles
 
 
 def test_tiles_are_skipped_where_the_mask_is_known_at_run_time_only():
@@ -67,10 +67,10 @@ def test_tiles_are_skipped_where_the_mask_is_known_at_run_time_only():
 
         return jax.jit(jax.grad(loss))(x, ids)
 
-    assert visits(run) == 16 + 16  # Forward and backward.
+    assert schedule_tables(run) == 16 + 16  # Forward and backward.
 
 
-def visits(run):
+def schedule_tables(run):
     """How often a score modification is called while `run(score_mod)` runs."""
     count = 0
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.libtpu import TOPOLOGIES
+from experiments.tools.libtpu import TOPOLOGIES
 from jattn import attend
 from jattn.attention import decode
 from tests import tpu_compile
@@ -19,10 +19,10 @@ def draw(b, s, h, g, d, e, dtype=jnp.float32):
 
 def expected(query, key, value, lengths, window, sink):
     """By the reference in float64."""
-    places = np.arange(key.shape[1])
-    seen = places < np.asarray(lengths)[:, None]
+    k_index = np.arange(key.shape[1])
+    seen = k_index < np.asarray(lengths)[:, None]
     if window is not None:
-        seen &= places >= np.asarray(lengths)[:, None] - window
+        seen &= k_index >= np.asarray(lengths)[:, None] - window
     with jax.enable_x64(True):
         query, key, value = (jnp.asarray(x, jnp.float64) for x in (query, key, value))
         out, lse = attend(
@@ -71,6 +71,7 @@ def test_half_precision(implementation):
     assert np.sqrt((error**2).mean() / (want**2).mean()) <= 4e-3
 
 
+@pytest.mark.libtpu
 @pytest.mark.kernels
 @pytest.mark.parametrize(
     "chip",

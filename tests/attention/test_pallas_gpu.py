@@ -11,10 +11,11 @@ from jax import export
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
+from experiments.tools.bench_gpu.suite import CASES, SMALL, apart, draw, with_gradients
 from jattn import attend, masks
 from jattn.attention import explain, scores
+from jattn.attention.attention_args import bind
 from jattn.attention.blocks import Blocks
-from jattn.attention.case import make_case
 from jattn.attention.pallas_gpu import pallas_gpu
 from jattn.attention.reference import reference
 
@@ -24,69 +25,6 @@ interpreted = pytest.mark.skipif(
     "idx" in inspect.signature(plgpu.load).parameters,
     reason="interpreting a product with a transposed block needs jax >= 0.12",
 )
-IDS = jnp.repeat(jnp.arange(4), 50)[None]
-SMALL = dict(b=1, t=200, s=200, h=2, gk=1, gv=1, d=64, e=64)
-
-# name: (sizes, options of `attend`); bias, sink and slopes are differentiated.
-CASES: dict = {
-    "grouped": (SMALL | dict(t=150, s=70, h=3, d=40, e=72), dict(mask=masks.causal(-20))),
-    "plain": (SMALL | dict(t=130, s=70, h=6, gk=2, gv=3), dict(scale=0.3)),
-    "window": (SMALL | dict(t=300, s=300), dict(mask=masks.sliding_window(50))),
-    "packed": (SMALL, dict(mask=masks.segments(IDS) & masks.causal(), sink=jnp.array([0.5, -1.0]))),
-    "lengths": (SMALL | dict(b=2), dict(mask=masks.prefix(jnp.array([190, 0])))),
-    "not": (
-        SMALL,
-        dict(mask=~masks.block_diagonal(70), sink=jnp.linspace(-1, 1, 400).reshape(1, 200, 2)),
-    ),
-    "wide": (SMALL | dict(t=70, s=130, h=1, d=256, e=256), dict(mask=masks.causal(60))),
-    "capped": (SMALL, dict(score_mod=scores.soft_cap(2.0), mask=masks.causal())),
-    "alibi": (SMALL, dict(score_mod=scores.alibi(2), mask=masks.causal())),
-    "heated": (SMALL, dict(score_mod=scores.temperature(jnp.array([1.5, 3.0])))),
-    "bias": (
-        SMALL | dict(s=130),
-        dict(bias=jnp.sin(jnp.arange(260.0)).reshape(1, 2, 1, 130), mask=masks.causal()),
-    ),
-    "biased": (
-        SMALL | dict(t=70, gk=2, gv=2, s=130, d=192, e=192),
-        dict(bias=jnp.sin(jnp.arange(70.0))[:, None], slopes=jnp.array([0.1, 0.02])),
-    ),
-    "learned": (SMALL, dict(slopes=jnp.array([0.1, 0.02]), mask=masks.causal())),
-}
-
-
-def draw(b, t, s, h, gk, gv, d, e, dtype=jnp.bfloat16):
-    keys = jax.random.split(jax.random.key(0), 5)
-    shapes = (b, t, h, d), (b, s, gk, d), (b, s, gv, e), (b, t, h, e)
-    arrays = [jax.random.normal(k, shape, dtype) for k, shape in zip(keys, shapes, strict=False)]
-    return *arrays, jax.random.normal(keys[4], (b, t, h))
-
-
-def with_gradients(run, arrays, options, float64=False):
-    """out, lse and gradients of sum(out * d_out) + sum(lse * d_lse), the last where finite."""
-    options = dict(options)
-    extra = {name: options.pop(name) for name in ("bias", "sink", "slopes") if name in options}
-    if float64:
-        wide = lambda x: jnp.asarray(np.asarray(x, np.float64))
-        arrays, extra = jax.tree.map(wide, (arrays, extra))
-    *inputs, d_out, d_lse = arrays
-
-    def loss(inputs, extra):
-        extra = dict(extra)
-        slopes = extra.pop("slopes", None)
-        mod = {} if slopes is None else {"score_mod": scores.alibi(slopes)}
-        out, lse = run(make_case(*inputs, return_lse=True, **options, **mod, **extra))[:2]
-        wide = lse.dtype
-        total = (out.astype(wide) * d_out.astype(wide)).sum()
-        return total + jnp.where(jnp.isfinite(lse), lse * d_lse, 0).sum(), (out, lse)
-
-    (_, results), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(inputs, extra)
-    return results, gradients
-
-
-def apart(got, want):
-    """Root mean square of the difference, relative."""
-    got, want = (np.asarray(x, np.float64) for x in (got, want))
-    return np.sqrt(((got - want) ** 2).mean() / (want**2).mean())
 
 
 def run(case):
@@ -129,7 +67,7 @@ def test_bad_numbers_behind_the_mask_stay_there(bad):
     hide = lambda x: x.at[:, 150:].set(bad)
 
     def loss(key, value):
-        case = make_case(query, key, value, mask=masks.causal() & masks.prefix(150))
+        case = bind(query, key, value, mask=masks.causal() & masks.prefix(150))
         return (run(case)[0] * d_out).sum()
 
     for got, want in zip(
@@ -139,7 +77,7 @@ def test_bad_numbers_behind_the_mask_stay_there(bad):
     ):
         jax.tree.map(np.testing.assert_array_equal, got, want)
     # A query that attends to one becomes NaN, in a full tile and in a partial one; no other does.
-    out = run(make_case(query, key, value.at[:, 20].set(jnp.nan), mask=masks.causal()))[0]
+    out = run(bind(query, key, value.at[:, 20].set(jnp.nan), mask=masks.causal()))[0]
     affected = np.isnan(np.asarray(out, np.float32)).any((0, 2, 3))
     np.testing.assert_array_equal(affected, np.arange(200) >= 20)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.libtpu import TOPOLOGIES
+from experiments.tools.libtpu import TOPOLOGIES
 from jattn import attend, masks
 from jattn.attention import explain, scores
 from jattn.attention.blocks import Blocks
@@ -156,6 +156,7 @@ def check(topology, name, **kw):
 """
 
 
+@pytest.mark.libtpu
 @pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_compiles_for_every_chip_in_linear_memory_with_a_true_cost(chip):
     topology = TOPOLOGIES[chip]
@@ -171,6 +172,7 @@ def test_compiles_for_every_chip_in_linear_memory_with_a_true_cost(chip):
 
 
 @pytest.mark.slow
+@pytest.mark.libtpu
 @pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_compiles_with_everything(chip):
     script = (

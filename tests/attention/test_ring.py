@@ -65,6 +65,7 @@ def test_stripes_need_equal_shares(plain_checks):
 
 
 @pytest.mark.kernels
+@pytest.mark.libtpu
 def test_compiles_for_a_pod_with_neighbours_only():
     script = """
 from functools import partial

@@ -117,6 +117,15 @@ def test_rotary_pairs_are_rotated_by_their_angles():
     np.testing.assert_allclose(half[..., :4], want.real, atol=1e-5)
 
 
+def test_sinusoids_are_sines_then_cosines():
+    found = positions.sinusoids(jnp.array([[0, 3]]), 4)
+    angles = [3.0, 3.0 / 100]
+    expected = [[0, 0, 1, 1], [*np.sin(angles), *np.cos(angles)]]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="dim: expected an even number of channels, got 5"):
+        positions.sinusoids(jnp.arange(2), 5)
+
+
 def test_skew_moves_distances_to_keys():
     relative = np.random.default_rng(0).random((1, 2, 5, 9)).astype(np.float32)
     got = positions.skew(jnp.asarray(relative))

@@ -1,4 +1,4 @@
-"""The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
+"""The experiment end to end at toy sizes: files, claims, bad settings."""
 
 import json
 from typing import Any
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from configs.dynamical_systems import PRESETS, get_config
-from experiments.dynamical_systems import run_experiment
-from experiments.dynamics import model, recall
+from experiments.dynamical_systems import model, recall, run_experiment
 from jattn.training import Run, UsageError, cli
 
 # One device: tiny steps shared by eight would mostly wait for one another.
@@ -32,9 +31,8 @@ def run(workdir, *extra):
     return stopped.value.code
 
 
-def test_equivalences_hold_and_resume(tmp_path):
-    for _ in range(2):
-        assert run(tmp_path, "--config.part=equivalences,features") == 0
+def test_equivalences_hold(tmp_path):
+    assert run(tmp_path, "--config.study=equivalences,features") == 0
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert {f"D{n}" for n in range(1, 10)} == {claim["id"].split("-")[0] for claim in claims}
     assert (tmp_path / "figures" / "features_of_softmax.png").stat().st_size > 10_000
@@ -42,7 +40,7 @@ def test_equivalences_hold_and_resume(tmp_path):
 
 @pytest.mark.slow
 def test_recall_states_its_claims(tmp_path):
-    assert run(tmp_path, "--config.part=recall", "--config.with_mlp=('linear',)") in (0, 3)
+    assert run(tmp_path, "--config.study=recall", "--config.with_mlp=('linear',)") in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert {"D10", "D11"} == {claim["id"] for claim in claims}
     for name in ("recall_over_steps", "recall_by_mixer"):
@@ -58,7 +56,7 @@ def test_every_claim_is_stated_and_the_training_set_may_be_finite(tmp_path):
         "--config.task.train_size=8",
         "--config.learning_rates=(0.001,0.01)",
     ]
-    assert run(tmp_path, "--config.part=recall", *extra) in (0, 3)
+    assert run(tmp_path, "--config.study=recall", *extra) in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
     ids = {claim["id"] for claim in claims}
     blocks = {"D12-linear", "D12-softmax", "D12-linear-mlp", "D12-softmax-mlp", "D12-ssd"}
@@ -68,17 +66,18 @@ def test_every_claim_is_stated_and_the_training_set_may_be_finite(tmp_path):
 @pytest.mark.parametrize("mixer", model.MIXERS)
 def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
     spec = model.Spec(mixer, 3)
-    params = model.init(jax.random.key(0), spec, vocabulary=20, length=8, dim=8, layers=1)
+    sizes = dict(vocabulary=20, length=8, dim=8, layers=1)
+    params = jax.jit(lambda key: model.init(key, spec, **sizes))(jax.random.key(0))
     config: Any = get_config()
     config.task.update(dict(vocabulary=20, length=8, pairs=2, test_size=3))
     _, batch = recall.sampler(config)
     moved = batch._replace(tokens=batch.tokens.at[:, -1].set(5))  # later than the first query
+    logits = jax.jit(model.logits, static_argnums=1)
     before, after = (
-        model.logits(params, spec, each._replace(queries=each.queries * 0 + 4))
-        for each in (batch, moved)
+        logits(params, spec, each._replace(queries=each.queries * 0 + 4)) for each in (batch, moved)
     )
     np.testing.assert_allclose(before, after, atol=1e-6)
-    grads = jax.grad(model.loss)(params, spec, batch)
+    grads = jax.jit(jax.grad(model.loss), static_argnums=1)(params, spec, batch)
     scalars = jax.tree.leaves(grads["layers"][0].get("scalar", {}))
     used = any(bool(np.abs(leaf).max() > 0) for leaf in scalars)
     assert used == (mixer in ("exp", "softplus", "sigmoid", "ssd"))
@@ -88,7 +87,7 @@ def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"part": "recall,nothing"}, "part: expected any of"),
+        ({"study": "recall,nothing"}, "study: expected any of"),
         ({"mixers": ("softmax", "lstm")}, "mixers: expected any of"),
         ({"with_mlp": ("qlstm",)}, "with_mlp: expected any of"),
         ({"expansions": (8, 4)}, "expansions: expected rising numbers"),
@@ -99,7 +98,7 @@ def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
 )
 def test_bad_settings_are_one_clear_line(tmp_path, change, message):
     config = get_config()
-    config.update(change)
+    config.update({"study": "equivalences", **change})
     with Run.open(tmp_path, config, name="toy") as opened, pytest.raises(UsageError, match=message):
         run_experiment(config, opened)
 

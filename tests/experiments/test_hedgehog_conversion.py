@@ -1,4 +1,4 @@
-"""The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
+"""The experiment end to end at toy sizes: files, claims, bad settings."""
 
 import json
 from typing import Any
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from configs.hedgehog_conversion import get_config
-from experiments.conversion import converted
-from experiments.conversion.features import spearman, weights_of
 from experiments.functional import decoder
-from experiments.hedgehog_conversion import run_experiment
+from experiments.hedgehog_conversion import converted, run_experiment
+from experiments.hedgehog_conversion.features import spearman, weights_of
 from jattn.attention import attend
 from jattn.mechanisms.linear.hedgehog import hedgehog
 from jattn.mechanisms.linear.linear_attention import linear_attention
@@ -43,9 +42,8 @@ def run(workdir, *extra):
     return stopped.value.code
 
 
-def test_feature_maps_state_their_claims_and_resume(tmp_path):
-    for _ in range(2):
-        assert run(tmp_path, "--config.part=features") in (0, 3)
+def test_feature_maps_state_their_claims(tmp_path):
+    assert run(tmp_path, "--config.study=features") in (0, 3)
     claims = [claim["id"] for claim in json.loads((tmp_path / "claims.json").read_text())]
     assert claims == ["monotone", "spiky"]  # other sizes than those with known numbers
     assert (tmp_path / "figures" / "spikes.png").stat().st_size > 5_000
@@ -53,9 +51,9 @@ def test_feature_maps_state_their_claims_and_resume(tmp_path):
 
 @pytest.mark.slow
 def test_conversion_states_its_claims(tmp_path):
-    assert run(tmp_path, "--config.part=conversion") in (0, 3)
+    assert run(tmp_path, "--config.study=conversion") in (0, 3)
     claims = [claim["id"] for claim in json.loads((tmp_path / "claims.json").read_text())]
-    assert claims == ["divergence", "swap", "fine-tuned", "kept"]
+    assert claims == ["divergence", "swap", "swap-share", "fine-tuned", "kept"]
     for name in ("conversion", "learned_weights"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 
@@ -79,7 +77,7 @@ def test_queries_keys_and_weights_are_those_of_the_model():
     student = decoder(converted.settings(config, "hedgehog"))
     module = student.module(student.init(jax.random.key(0)))
     tokens = jax.random.randint(jax.random.key(1), (1, config.length), 0, config.vocabulary)
-    layers = converted.queries_and_keys(module, tokens, config.heads)
+    layers = converted.queries_and_keys(module, tokens)
     (weights, _) = converted.student_weights("distilled", module, layers)
     value = jax.random.normal(jax.random.key(2), (1, config.length, config.heads, 3))
     params, (query, key) = module.blocks[0].mixer.arrays(), layers[0]
@@ -116,13 +114,13 @@ def test_rank_correlation_and_weights():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("part=nothing", "part: expected any of features, conversion"),
+        ("study=nothing", "study: expected any of features, conversion"),
         ("pairs=5", "length: expected an even number"),
         ("heads=3", "heads: expected a divisor"),
     ],
 )
 def test_bad_settings_are_refused_in_a_line(tmp_path, capsys, setting, message):
-    assert run(tmp_path, f"--config.{setting}") == 2
+    assert run(tmp_path, "--config.study=features", f"--config.{setting}") == 2
     assert message in capsys.readouterr().err
 
 

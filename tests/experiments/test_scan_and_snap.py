@@ -1,4 +1,4 @@
-"""The experiment at toy sizes: files, claims, resuming, strategies, bad settings."""
+"""The experiment at toy sizes: files, claims, strategies, bad settings."""
 
 import json
 
@@ -7,17 +7,16 @@ import pytest
 
 from configs.scan_and_snap import PRESETS, get_config
 from experiments.scan_and_snap import run_experiment
-from experiments.scan_snap.common import trainer
+from experiments.scan_and_snap.common import trainer
 from jattn.tasks.sequence_classes import sequence_classes
 from jattn.training import Parallel, Run, UsageError, cli, sweep
 
 
-def test_theory_holds_and_resumes(tmp_path):
-    argv = ["prog", f"--workdir={tmp_path}", "--config.part=theory"]
-    for _ in range(2):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(run_experiment, name="scan_and_snap", argv=argv)
-        assert stopped.value.code == 0
+def test_theory_holds(tmp_path):
+    argv = ["prog", f"--workdir={tmp_path}", "--config.study=theory"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(run_experiment, name="scan_and_snap", argv=argv)
+    assert stopped.value.code == 0
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert {"S1", "S2", "S4", "S5"} <= {claim["id"] for claim in claims}
     assert (tmp_path / "figures" / "attention_growth.png").stat().st_size > 10_000
@@ -52,11 +51,11 @@ def test_sweeps_agree_over_strategies(tmp_path):
 
 def test_bad_settings(tmp_path):
     config = get_config()
-    config.part = "theory,nothing"
+    config.study = "theory,nothing"
     with (
         Run.open(tmp_path, config, name="toy") as run,
-        pytest.raises(UsageError, match="part: expected any of"),
+        pytest.raises(UsageError, match="study: expected any of"),
     ):
         run_experiment(config, run)
-    assert get_config("full").part == "all"
+    assert get_config("full").study == "all"
     assert all(get_config(preset).steps == 100 for preset in PRESETS)

@@ -1,4 +1,4 @@
-"""The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
+"""The experiment end to end at toy sizes: files, claims, bad settings."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from configs.softmax_as_rnn import PRESETS, get_config
 from experiments.softmax_as_rnn import run_experiment
-from experiments.softmax_parts.ablations import _claims, parse
+from experiments.softmax_as_rnn.ablations import _claims, parse
 from jattn.training import Run, UsageError, cli
 
 # One device: tiny steps shared by eight would mostly wait for one another.
@@ -34,10 +34,9 @@ def run(workdir, *extra):
     return stopped.value.code
 
 
-def test_orders_and_the_denominator_resume(tmp_path):
-    for _ in range(2):
-        # So few draws of so few tokens do not have the known errors.
-        assert run(tmp_path, "--config.part=orders") in (0, 3)
+def test_orders_and_the_denominator(tmp_path):
+    # So few draws of so few tokens do not have the known errors.
+    assert run(tmp_path, "--config.study=orders") in (0, 3)
     claims = {claim["id"]: claim for claim in json.loads((tmp_path / "claims.json").read_text())}
     assert {f"R{n}" for n in range(1, 9)} == {name.split("-")[0] for name in claims}
     assert all(claims[name]["holds"] for name in ("R1-10", "R2-4", "R3", "R4", "R5", "R7", "R8"))
@@ -47,7 +46,7 @@ def test_orders_and_the_denominator_resume(tmp_path):
 @pytest.mark.slow
 def test_ablations_train_and_draw(tmp_path):
     extra = ["--config.variants=('softmax','linear_relu')", "--config.task=text"]
-    assert run(tmp_path, "--config.part=ablations", *extra) in (0, 3)
+    assert run(tmp_path, "--config.study=ablations", *extra) in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert {claim["id"] for claim in claims} == {"A5"}
     for name in ("loss_over_steps", "loss_by_variant"):
@@ -74,7 +73,7 @@ def test_every_claim_is_stated_and_may_fail():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"part": "orders,nothing"}, "part: expected any of"),
+        ({"study": "orders,nothing"}, "study: expected any of"),
         ({"task": "images"}, "task: expected recall or text"),
         ({"pairs": 20}, "length: expected an even number"),
         ({"variants": ("softmax", "softmax")}, "variants: expected each one once"),
@@ -87,7 +86,7 @@ def test_every_claim_is_stated_and_may_fail():
 )
 def test_bad_settings_are_one_clear_line(tmp_path, change, message):
     config = get_config()
-    config.update(change)
+    config.update({"study": "orders", **change})
     with Run.open(tmp_path, config, name="toy") as opened, pytest.raises(UsageError, match=message):
         run_experiment(config, opened)
 

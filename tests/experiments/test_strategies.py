@@ -19,10 +19,10 @@ TOYS = {
         "steps.isotropic=30",
     ),
     "random_feature_attention": ("study=kernel", "kernel.counts=(10,100)", "kernel.seeds=3"),
-    "scan_and_snap": ("part=descent", "seeds=2"),
-    "pavlovian": ("part=capacity", "dims=(16,)", "small_trials=16", "trials=16"),
+    "scan_and_snap": ("study=descent", "seeds=2"),
+    "pavlovian": ("study=capacity", "dims=(16,)", "small_trials=16", "trials=16"),
     "dynamical_systems": (
-        "part=features,recall",
+        "study=features,recall",
         "features.seeds=4",
         "features.scales=(0.1,3.0)",
         "dim=8",
@@ -31,7 +31,7 @@ TOYS = {
         "expansions=(2,)",
         "task.test_size=16",
     ),
-    "attention_methods": ("part=trees", "trees.steps=4", "trees.seeds=2", "trees.test_size=8"),
+    "attention_methods": ("study=trees", "trees.steps=4", "trees.seeds=2", "trees.test_size=8"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The experiment end to end at toy sizes: files, claims, resuming, bad settings."""
+"""The experiment end to end at toy sizes: files, claims, bad settings."""
 
 import json
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs.test_time_regression import PRESETS, get_config
-from experiments.regression.common import over, problem_of
-from experiments.regression.segments import best, weights_of
 from experiments.test_time_regression import run_experiment
+from experiments.test_time_regression.common import over, problem_of
+from experiments.test_time_regression.segments import best, weights_of
 from jattn.training import Run, UsageError, cli
 
 TOY = [
@@ -53,16 +53,6 @@ def test_claims_are_stated_and_the_exact_ones_hold_at_any_size(tmp_path):
     }  # fmt: skip
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path):
-    part = "--config.part=identities"
-    assert run(tmp_path, part) == 0
-    table = (tmp_path / "claims.json").read_text()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "arrays").iterdir()}
-    assert run(tmp_path, part) == 0
-    assert (tmp_path / "claims.json").read_text() == table
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "arrays").iterdir()} == kept
-
-
 def test_weights_of_local_layers_sum_to_one_and_knobs_are_axes():
     config: Any = get_config()
     config.task.update(dict(dim=3, pairs=16, queries=4))
@@ -80,7 +70,7 @@ def test_weights_of_local_layers_sum_to_one_and_knobs_are_axes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"part": "segments,nothing"}, "part: expected any of"),
+        ({"study": "segments,nothing"}, "study: expected any of"),
         ({"segments": (2, 4)}, "segments: expected rising numbers with 1 and 2"),
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"scales": (0.0, 1.0)}, "scales: expected positive numbers"),
@@ -93,7 +83,7 @@ def test_weights_of_local_layers_sum_to_one_and_knobs_are_axes():
 )
 def test_bad_settings_are_one_clear_line(tmp_path, change, message):
     config = get_config()
-    config.update(change)
+    config.update({"study": "identities", **change})
     with Run.open(tmp_path, config, name="toy") as opened, pytest.raises(UsageError, match=message):
         run_experiment(config, opened)
 

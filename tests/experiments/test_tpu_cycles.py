@@ -1,17 +1,13 @@
 """Programs of attention alone: cycles next to jax's flash attention, and whether they fit."""
 
-import importlib.util
-
 import pytest
 
-from experiments.tpu_program import TpuProgram, compiles, cycles
+from experiments.tools.tpu_program import TpuProgram, compiles, cycles
 
 pytestmark = [
     pytest.mark.kernels,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'jattn[tpu]'"
-    ),
+    pytest.mark.libtpu,
 ]
 
 

@@ -15,7 +15,7 @@ from jattn.lens.pattern_swap import (
     swap_pattern,
     with_patterns,
 )
-from jattn.mechanisms import projections as p
+from jattn.mechanisms.layers import heads as p
 from jattn.nn import Transformer, TransformerConfig
 
 V, B, T = 11, 2, 6
@@ -67,7 +67,7 @@ def test_against_dense_weights(mix):
     block = MODEL.blocks[0]
     params = block.mixer.arrays()
     value = p.split_heads(block.mixer_norm(x) @ params["value"], 2)
-    x = x + p.output(params, jnp.einsum("bhts,bshe->bthe", mixed, value))
+    x = x + p.project_output(params, p.merge_heads(jnp.einsum("bhts,bshe->bthe", mixed, value)))
     expected = MODEL.embed.attend(MODEL.norm(x))
     near(swap_pattern(MODEL, CONFIG, TOKENS, DONOR, CONFIG, heads=(1,), mix=mix), expected)
 
@@ -106,7 +106,7 @@ def test_layers_and_heads_are_mapped():
     params = block.mixer.arrays()
     value = p.split_heads(block.mixer_norm(x) @ params["value"], 2)
     mean = jnp.cumsum(value, 1) / jnp.arange(1, T + 1)[:, None, None]
-    expected = MODEL.embed.attend(MODEL.norm(x + p.output(params, mean)))
+    expected = MODEL.embed.attend(MODEL.norm(x + p.project_output(params, p.merge_heads(mean))))
     near(with_patterns(MODEL, CONFIG, TOKENS, uniform), expected)
     other = swap_pattern(MODEL, CONFIG, TOKENS, MODEL, CONFIG, donor_tokens=TOKENS[:, ::-1])
     assert np.abs(other - MODEL(TOKENS)).max() > 1e-3

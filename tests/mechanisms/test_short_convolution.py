@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jattn import masks
 from jattn.mechanisms import zoo
 from jattn.mechanisms.combinators import short_convolution
+from jattn.mechanisms.layers.convolutions import causal_depthwise
 from jattn.mechanisms.linear.linear_attention import linear_attention
-from jattn.mechanisms.projections import Convolved, linear
 from jattn.nn import TransformerConfig
 
 DIM, HEADS, LENGTH = 8, 2, 6
@@ -66,9 +67,8 @@ def test_the_current_tap_alone_changes_nothing():
 
 
 def test_nothing_is_seen_ahead():
-    weights = Convolved(jnp.eye(DIM), jax.random.normal(jax.random.key(0), (4, DIM)))
-    x = tokens()
-    changed = linear(x.at[:, 3].add(1.0), weights) - linear(x, weights)
+    taps, x = jax.random.normal(jax.random.key(0), (4, DIM)), tokens()
+    changed = causal_depthwise(x.at[:, 3].add(1.0), taps) - causal_depthwise(x, taps)
     assert not changed[:, :3].any()
     assert changed[:, 3:].any(axis=(0, 2)).all()
 
@@ -78,3 +78,31 @@ def test_what_cannot_be(plain_checks):
         short_convolution(zoo.make("retention", dim=8, heads=2, causal=True), width=0)
     with pytest.raises(ValueError, match="short_convolution: expected a width"):
         TransformerConfig(vocab_size=8, dim=8, heads=2, causal=False, short_convolution=4)
+
+
+@pytest.mark.parametrize("name", ["gated_delta_rule", "softmax_attention", "titans_memory"])
+def test_filters_see_neither_padding_nor_other_documents(name):
+    """Inner and left padding takes no place; documents, also scattered ones, are as apart."""
+    mixer = short_convolution(zoo.make(name, dim=DIM, heads=HEADS, causal=True))
+    params, x = mixer.init(jax.random.key(0)), tokens()
+    masked = jax.jit(lambda params, x, real: mixer.apply(params, x, mask=real))
+    real = jnp.arange(LENGTH) < 4
+    alone = masked(params, x, jnp.broadcast_to(real, x.shape[:2]))[:, :4]
+    np.testing.assert_allclose(alone, mixer.apply(params, x[:, :4]), atol=1e-5)
+    for places in ([2, 3, 4, 5], [0, 2, 3, 5]):
+        spread = jnp.full_like(x, jnp.nan).at[:, jnp.array(places)].set(x[:, :4])
+        there = jnp.zeros(x.shape[:2], bool).at[:, jnp.array(places)].set(True)
+        y = masked(params, spread, there)[:, jnp.array(places)]
+        np.testing.assert_allclose(y, alone, atol=1e-5)
+    ids = jnp.array([[5, 5, 2, 2, 5, 5], [1, 1, 1, 1, 0, 0]])
+    if name == "titans_memory":
+        with pytest.raises(ValueError, match="mask: titans_memory expected padding"):
+            mixer.apply(params, x, mask=masks.segments(ids))
+        return
+    y = mixer.apply(params, x, mask=masks.segments(ids))
+    for row, places in ((0, [0, 1, 4, 5]), (1, [0, 1, 2, 3])):
+        own = jnp.zeros_like(x).at[0, :4].set(x[row, jnp.array(places)])
+        apart = masked(params, own, jnp.broadcast_to(real, x.shape[:2]))[0, :4]
+        np.testing.assert_allclose(y[row, jnp.array(places)], apart, atol=1e-5)
+    with pytest.raises(ValueError, match="mask: short_convolution expected padding"):
+        mixer.apply(params, x, mask=masks.sliding_window(2))

@@ -9,7 +9,9 @@ from jattn.mechanisms import zoo
 
 B, M, H = 1, 8, 2
 LONG = 100_000
-CONSTANT = [n for n in zoo.names() if zoo.info(n).streaming and zoo.info(n).cost == "linear"]
+CONSTANT = [
+    n for n in zoo.names(kind="mixer") if zoo.info(n).streaming and zoo.info(n).cost == "linear"
+]
 
 
 def states(name, length):

@@ -9,7 +9,7 @@ from jattn.mechanisms import zoo
 M, H, LENGTHS = 8, 2, (1024, 2048)
 LINEAR = [
     (name, causal)
-    for name in zoo.names()
+    for name in zoo.names(kind="mixer")
     if zoo.info(name).cost in ("linear", "n*w")
     for causal in (False, True)
     if (zoo.info(name).causal if causal else zoo.info(name).bidirectional)

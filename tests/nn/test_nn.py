@@ -14,7 +14,7 @@ from flax import nnx
 import jattn
 from jattn.nn import Block, Mixer, Transformer, TransformerConfig, generate
 
-STREAMING = [name for name in jattn.zoo.names() if jattn.zoo.info(name).streaming]
+STREAMING = [name for name in jattn.zoo.names(kind="mixer") if jattn.zoo.info(name).streaming]
 # One of each kind of state; that all mixers stream is tested without a model around them.
 SOME = (
     "softmax_attention",
@@ -53,6 +53,21 @@ def whole_and_stepped(definition, params, tokens, room):
 
     state = model.init_state(tokens.shape[0], room)
     return model(tokens), jax.lax.scan(one, state, tokens.T)[1].swapaxes(0, 1)
+
+
+def test_sinusoids_are_added_to_embeddings():
+    """As learned places of the same vectors would be, in whole sequences and token by token."""
+    model, learned = small(positions="sinusoidal"), small(positions="learned")
+    learned.embed, learned.blocks, learned.norm = model.embed, model.blocks, model.norm
+    waves = jattn.attention.positions.sinusoids(jnp.arange(16), 16) / 4
+    assert learned.places is not None
+    learned.places.embedding[...] = waves
+    expected = learned(TOKENS)
+    whole, stepped = whole_and_stepped(*nnx.split(model), TOKENS, 9)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    np.testing.assert_allclose(stepped, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="dim: sinusoidal positions need an even one, got 15"):
+        TransformerConfig(vocab_size=5, dim=15, heads=3, positions="sinusoidal")
 
 
 @pytest.mark.parametrize(
@@ -235,8 +250,16 @@ def test_linen_users_find_a_bridge():
         ({"heads": 3}, "heads: expected a divisor of dim=16, got 3"),
         ({"layers": 0}, "layers: expected at least 1, got 0"),
         ({"mlp_ratio": -1.0}, "mlp_ratio: expected at least 0, got -1.0"),
+        ({"dim": 16.0}, "dim: expected an integer of at least 1, got 16.0"),
+        ({"layers": True}, "layers: expected an integer of at least 1, got True"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio: expected a number of at least 0, got nan"),
+        ({"causal": 1}, "causal: expected True or False, got 1"),
+        ({"short_convolution": 2, "causal": False}, "short_convolution: expected a width"),
         ({"dtype": "float16"}, "dtype: expected one of 'float32', 'bfloat16', got 'float16'"),
-        ({"positions": "absolute"}, "positions: expected one of 'none', 'learned', 'rotary'"),
+        (
+            {"positions": "absolute"},
+            "positions: expected one of 'none', 'learned', 'sinusoidal', 'rotary'",
+        ),
         ({"positions": "rotary", "mechanisms": "retention"}, "no layer's mechanism can rotate"),
         ({"mechanisms": ("softmax_attention",) * 3}, "one for each of 2 layers, got 3"),
         ({"mechanisms": ("softmax_attention", 3)}, "expected a name or (name, options), got 3"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from experiments.libtpu import TOPOLOGIES
+from experiments.tools.libtpu import TOPOLOGIES
 from jattn.recurrence import recur
 from tests import tpu_compile
 from tests.recurrence.test_recur import KINDS, definition, inputs
@@ -92,6 +92,7 @@ def check(topology, name, decay, beta, t, d, e, dtype):
 """
 
 
+@pytest.mark.libtpu
 @pytest.mark.parametrize(
     "chip", ["v5e", *(pytest.param(c, marks=pytest.mark.slow) for c in ("v6e", "v5p", "tpu7x"))]
 )

@@ -187,7 +187,6 @@ def test_backward_memory_grows_with_chunks_not_tokens(mode):
         ({"decay": (B, 5)}, "decay: expected 3 axes"),
         ({"beta": (B, 5, 1)}, "beta: expected shape"),
         ({"initial_state": (B, H, E, D)}, "initial_state: expected shape"),
-        ({"query": (B, 0, H, D), "key": (B, 0, H, D), "value": (B, 0, H, E)}, "length of at least"),
     ],
 )
 def test_bad_shapes_are_named(plain_checks, change, message):

@@ -150,3 +150,21 @@ def test_bad_input_is_refused(plain_checks):
         conditioning.protocol("sensitisation")
     with pytest.raises(ValueError, match="trials: expected at least 1"):
         conditioning.protocol("blocking", 0)
+
+
+def test_error_of_the_delta_rule_by_age_against_simulation():
+    """Keys and values drawn from the sphere: within five standard errors at every age."""
+    d, pairs, trials = 16, 12, 4_000
+    rng = np.random.default_rng(0)
+    keys, values = rng.normal(size=(2, trials, pairs, d))
+    keys /= np.linalg.norm(keys, axis=-1, keepdims=True)
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    memory = np.zeros((trials, d, d))
+    for n in range(pairs):
+        told = np.einsum("rde,rd->re", memory, keys[:, n])
+        memory += np.einsum("rd,re->rde", keys[:, n], values[:, n] - told)
+    read = np.einsum("rde,rnd->rne", memory, keys)
+    error = ((read - values) ** 2).sum(-1)[:, ::-1]  # by age
+    margin = 5 * error.std(0) / trials**0.5
+    difference = np.abs(capacity.delta_error(pairs, d_k=d) - error.mean(0))
+    assert (difference <= margin + 1e-12).all()

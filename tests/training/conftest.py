@@ -1,5 +1,6 @@
-"""The toy experiment as a fixture, and a short way to train it."""
+"""The toy experiment as a fixture, a short way to train it, and stores to train it in."""
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import optax
 import pytest
 
 from jattn.training import Run, fit
+from tests import stores
 
 HERE = Path(__file__).parent
 
@@ -50,3 +52,20 @@ def train(toy):
             )
 
     return run_fit
+
+
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def store(request):
+    """The scheme of a store whose emulator runs, to which everything in this process goes."""
+    stack = contextlib.ExitStack()
+    # Not `yield`: the run-time check of types hides from pytest that a fixture is a generator.
+    request.addfinalizer(stack.close)  # noqa: PT021
+    _, settings = stack.enter_context(stores.EMULATORS[request.param]())
+    stack.enter_context(stores.environment(settings))
+    return request.param
+
+
+@pytest.fixture
+def bucket(store):
+    """The URL of a new bucket."""
+    return stores.new_bucket(store)

@@ -9,6 +9,7 @@ import pytest
 
 from jattn.training import Parallel, UsageError
 from jattn.training.checkpoints import Checkpoints, checksum
+from jattn.training.fingerprint import described
 
 ONE = Parallel(mesh={"data": 1, "model": 1})
 
@@ -46,7 +47,7 @@ def test_damage_falls_back(train, tmp_path):
 def test_keeps_the_newest_and_the_best(tmp_path):
     losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0, 6: 9.0, 7: 8.0}
     for steps in ((1, 2, 3, 4), (5, 6, 7)):  # the second time the losses are read back
-        checkpoints = Checkpoints(tmp_path, {}, print)
+        checkpoints = Checkpoints(tmp_path, {}, described({}), print)
         for step in steps:
             checkpoints.save(step, {"w": jnp.full(3, step)}, losses[step])
         checkpoints.close()

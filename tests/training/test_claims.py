@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jattn.training import Claim
-from jattn.training.claims import print_claims
+from jattn.training import Claim, Paper
+from jattn.training.claims import expectation, print_claims
 
 CASES = [
     ("~=", 1.0, 1.25, 0.25, True),
@@ -51,6 +51,18 @@ def test_entry_and_array_numbers():
     assert Claim("a", "A.", "s", 1.0, math.inf, "<=").entry()["measured"] == "inf"
 
 
+def test_sources_of_claims_say_whose_the_number_is():
+    paper = Paper("arXiv 0000.00000", "Of slopes")
+    values = ("slope", "It is 1/2.", 0.5, 0.52, "~=", 0.05)
+    whole = paper.claim(*values, where="fig. 1", note="rough", seeds=[0.5, 0.54])
+    wanted = "arXiv 0000.00000 (Of slopes), fig. 1"
+    assert whole == Claim(*values[:2], wanted, *values[2:], "rough", [0.5, 0.54])
+    derived = paper.claim(*values, where="fig. 1", derived=True).source
+    assert derived == f"derived, in the setting of {wanted}"
+    own = paper.claim(*values, because="a half is much").source
+    assert own == "own threshold, because a half is much; the effect: arXiv 0000.00000 (Of slopes)"
+
+
 def test_bad_claims():
     with pytest.raises(ValueError, match=r"relation: expected one of '~='.*, got '=='"):
         Claim("a", "A.", "s", 1.0, 1.0, "==")
@@ -73,3 +85,40 @@ def test_table_is_at_most_100_columns(capsys):
     assert "~= 0.3333 ± 0.01" in text
     assert "[odd]" in text
     assert "NO" in text
+
+
+@pytest.mark.parametrize(
+    ("measured", "seeds", "holding", "holds"),
+    [
+        (0.01, [0.01, 0.02, 0.85], 2, True),
+        (0.01, [0.01, 0.01, 0.85, 0.85], 2, False),  # the median of half of them
+        (0.85, [0.01, 0.01, 0.01], 3, False),
+        (0.01, [math.nan, math.nan, 0.01], 1, False),
+        (math.nan, [0.01], 1, False),
+        (0.01, [], 0, True),
+    ],
+)
+def test_most_seeds_hold_where_a_claim_does(measured, seeds, holding, holds, capsys):
+    claim = Claim("a", "A.", "s", 0.0, measured, "<=", 0.05, seeds=np.array(seeds))
+    assert (claim.seeds_holding, claim.holds) == (holding, holds)
+    entry = claim.entry()
+    assert (entry["seeds_holding"], entry["holds"]) == (holding, holds)
+    assert len(entry["seeds"]) == len(seeds)
+    print_claims([claim])
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"[{holding} of {len(seeds)} seeds hold]" in said) is bool(seeds)
+    assert ("nan: not" in said) is math.isnan(measured)
+
+
+@pytest.mark.parametrize(
+    ("relation", "tolerance", "text"),
+    [
+        ("<=", 0.05, "<= 0.05"),
+        ("<", 0.05, "< 0.05"),
+        (">=", 0.05, ">= -0.05"),
+        ("~=", 0.05, "~= 0 ± 0.05"),
+        ("<=", None, "<= 0"),
+    ],
+)
+def test_what_is_expected_is_one_bound(relation, tolerance, text):
+    assert expectation(Claim("a", "A.", "s", 0.0, 1.0, relation, tolerance)) == text

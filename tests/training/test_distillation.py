@@ -30,6 +30,10 @@ def test_labels():
     found, _ = tokens()
     counts = ted.transition_counts(jnp.asarray(found), 7)  # nothing follows item 6
     labels = ted.transition_targets(counts)
+    # The paper's temperature, 0.1: of counts 4, 2, 0 the labels are as 1 : e^-5 : e^-10.
+    by_hand = np.exp([0.0, -5.0, -10.0])
+    said = ted.transition_targets(jnp.array([4.0, 2.0, 0.0]))
+    np.testing.assert_allclose(said, by_hand / by_hand.sum(), rtol=1e-5)
     np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-6)
     np.testing.assert_allclose(labels[6], 1 / 7, atol=1e-6)
     cold = np.asarray(ted.transition_targets(counts, temperature=1e-3))[:6]
@@ -54,6 +58,14 @@ def test_the_loss_against_its_definition():
         temperature=0.5,
     )
     assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_the_loss_has_the_temperature_of_the_paper():
+    table = np.array([[1.0, 0.0], [0.5, 0.5]])
+    logits = 2**0.5 * table @ table[0] / 0.1
+    expected = np.log(np.exp(logits).sum()) - logits[1]
+    loss = ted.transition_loss(jnp.asarray(table), jnp.eye(2)[::-1], jnp.array([0]))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_table_learns_the_labels():

@@ -16,6 +16,12 @@ def get_config(preset="small"):
             "expected": 1.0,
             "checkpoint_every": 10,
             "label": "toy",
+            "study": "all",
+            "batch_size": 16,
+            "shuffle": False,
+            "sizes": (1, 2),
+            "scales": (0.5, 1.0),
+            "words": ("one", "two"),
             "parallel": parallel_config(),
         }
     )

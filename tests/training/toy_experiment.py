@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jattn.training import Claim, cli, fit
+from jattn.training import Claim, cli, fit, run_studies
 
 TRUTH = np.array([1.0, -2.0, 0.5, 3.0])
 
@@ -27,7 +27,7 @@ def record(params):
     return {"norm": jnp.linalg.norm(params["w"]), "w": params["w"]}
 
 
-def run_experiment(config, run):
+def line(run, config):
     result = fit(
         init,
         loss,
@@ -37,7 +37,7 @@ def run_experiment(config, run):
         name="line",
         seeds=config.seeds,
         steps=config.steps,
-        batch_size=16,
+        batch_size=config.batch_size,
         log_every=7,
         record=record,
         checkpoint_every=config.checkpoint_every,
@@ -55,6 +55,13 @@ def run_experiment(config, run):
             "offset", "The offset is found.", "by hand", config.expected, offset.mean(), "~=", 0.5
         )
     ]
+
+
+STUDIES = {"line": line}
+
+
+def run_experiment(config, run):
+    return run_studies(run, config, STUDIES)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,30 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jattn.attention.gpu.key_gradient import key_gradient
-from jattn.attention.gpu.plan import Floats
+from jattn.attention.gpu.plan import DifferentiableOperands
 from jattn.attention.gpu.query_gradient import query_gradient
-from jattn.attention.gpu.tiles import finite_row
 
 
 def backward(plan, saved, cotangents):
     """Gradients. With w = exp(score) and out = sum_j w_j v_j / total, lse = log(total):
 
     dw_j / total = dout . v_j - dout . out + dlse,    w_j / total = exp(score_j - lse)
+
+    Where scores are huge, lse is too coarse to hold the total: what it lost is taken off dout.
     """
-    x, rest, out, lse = saved
-    d_out, d_lse = cotangents
+    x, rest, out, largest, total = saved
+    d_out, d_lse, _ = cotangents
     across = lambda y: jnp.swapaxes(y, 1, 2)
-    d_total = d_lse - (d_out.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
-    d_total = across(jnp.where(lse == -jnp.inf, 0, d_total))
-    row = across(finite_row(lse))
+    some = total != 0
+    log_total = jnp.log(jnp.where(some, total, 1))
+    lse = largest + log_total
+    lost = jnp.where(some, jnp.exp((lse - largest) - log_total), 0)
+    d_out = d_out.astype(jnp.float32)
+    d_total = across(jnp.where(some, d_lse - (d_out * out.astype(jnp.float32)).sum(-1), 0) * lost)
+    d_out = jnp.where(some[..., None], d_out, 0) * lost[..., None]
+    row = across(lse)
+    if plan.has_mask:  # One that is not finite and sees keys has weights that are not.
+        x = x._replace(query=jnp.where(jnp.isfinite(x.query), x.query, 0))
     given = plan, x, rest, d_out.astype(plan.dtype), row, d_total
     d_query, of_queries = query_gradient(*given)
     d_key, d_value, of_keys = key_gradient(*given)
@@ -29,11 +37,11 @@ def backward(plan, saved, cotangents):
         weigh = lambda sink: jnp.exp(jnp.broadcast_to(sink, row.shape) - row)
         d_sink = jax.vjp(weigh, x.sink)[1](d_total)[0]
     of_queries, of_keys = iter(of_queries), iter(of_keys)
-    d_numbers = [
+    d_score_mod_operands = [
         _sum_to(next(of_keys)[:, :, None] if y.shape[3] > 1 else next(of_queries)[..., None], y)
-        for y in x.numbers
+        for y in x.score_mod_operands
     ]
-    gradients = Floats(d_query, d_key, d_value, d_sink, tuple(d_numbers))
+    gradients = DifferentiableOperands(d_query, d_key, d_value, d_sink, tuple(d_score_mod_operands))
     return jax.tree.map(lambda g, like: g.astype(like.dtype), gradients, x), None
 
 

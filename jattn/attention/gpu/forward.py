@@ -10,46 +10,43 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array
 
+from jattn.attention.gpu.broadcast_operands import broadcast_operand
 from jattn.attention.gpu.keys import prepare_keys
-from jattn.attention.gpu.lines import line
-from jattn.attention.gpu.plan import WARPGROUP_ROWS, Floats, Plan, Rest
-from jattn.attention.gpu.stream import feed, scratch
+from jattn.attention.gpu.plan import WARPGROUP_ROWS, DifferentiableOperands, OtherOperands, Plan
 from jattn.attention.gpu.tiles import (
-    PARAMETERS,
     compute_registers,
     copy_registers,
-    finite_row,
     masking,
     modify,
     padded,
-    product,
-    put,
-    spread,
-    upright,
     whole,
 )
-from jattn.attention.tiling import visits
+from jattn.attention.nonfinite import finite_row
+from jattn.attention.tiling import schedule_tables
+from jattn.pallas.gpu import PARAMETERS, broadcast_rows, feed, product, put, ring, transpose
 
 LOG2_E = math.log2(math.e)  # exp2 is what the chip has.
 
 
-def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
-    """Output `[b, t, h, e]` and lse `[b, t, h]`."""
+def forward(
+    plan: Plan, x: DifferentiableOperands, rest: OtherOperands
+) -> tuple[Array, Array, Array]:
+    """Output `[b, t, h, e]`; the largest score of each query, and the sum, `[b, t, h]`."""
     b, _, h, _ = x.query.shape
     d, e, share = whole(x.key.shape[3]), whole(x.value.shape[3]), h // x.key.shape[2]
     tile, program = plan.forward, plan.programs[0] if plan.programs else None
     blocks_q = -(-plan.t // tile.rows)
     t, s = blocks_q * tile.rows, -(-plan.s // tile.columns) * tile.columns
     keys, query = prepare_keys(plan, x, s), padded(x.query, t)
-    tables = visits(masking(plan, rest, (tile.rows, tile.columns))[1])
+    tables = schedule_tables(masking(plan, rest, (tile.rows, tile.columns))[1])
     # Where nothing comes between scale and exponential, the maximum is taken before scaling.
     unit = plan.scale if program is None else 1.0
     power = unit * LOG2_E
     part = e if e <= 128 else 64  # Columns of the output in one product.
 
     sizes = (WARPGROUP_ROWS, tile.columns)
-    cut = functools.partial(line, lengths=(t, s), blocks=sizes, turned=False)
-    numbers = [cut(y) for y in plan.numbers(x, rest)]
+    cut = functools.partial(broadcast_operand, lengths=(t, s), blocks=sizes, transposed=False)
+    score_mod_operands = [cut(y) for y in plan.score_mod_operands(x, rest)]
     edges = [cut(y) for y in (*keys.bad, *rest.mask)]
     sinks = [] if x.sink is None else [cut(x.sink[..., None])]
 
@@ -59,11 +56,11 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
         head, i, batch, group = (jax.lax.axis_index(n) for n in ("head", "block", "batch", "group"))
         order, full, visited = tables
 
-        def read(lines, refs, j, shape):
+        def read(operands, refs, j, shape):
             """Lines over the tile of this warpgroup's queries and block j of keys."""
-            place = (i * tile.groups + group, j)
-            pairs = zip(lines, refs, strict=True)
-            return [y.read(ref, batch, head, place, shape) for y, ref in pairs]
+            starts = (i * tile.groups + group, j)
+            pairs = zip(operands, refs, strict=True)
+            return [y.read(ref, batch, head, starts, shape) for y, ref in pairs]
 
         def compute():
             compute_registers(tile)
@@ -75,24 +72,24 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
 
             def step(masked, n, carry):
                 largest, total, mixed = carry
-                score = product(queries, upright(stream_k.take(n)), tile.columns)
+                score = product(queries, transpose(stream_k.take(n)), tile.columns)
                 stream_k.release(n)
                 j = order[i, n]
-                values = read(numbers, refs[0], j, score.shape)
+                values = read(score_mod_operands, refs[0], j, score.shape)
                 leaves = read(edges, refs[1], j, score.shape) if masked else None
-                bad = leaves.pop(0) if leaves and plan.hides else None
+                bad = leaves.pop(0) if leaves and plan.has_mask else None
                 starts = (own * WARPGROUP_ROWS, j * tile.columns)
                 scale = plan.scale / unit
                 score = modify(plan, program, score, starts, False, leaves, values, bad, scale)
                 new = jnp.maximum(largest, score.max(1))
                 finite = finite_row(new)
                 # Scaled before they are subtracted: that is one operation a score.
-                weight = jnp.exp2(score * power - spread(finite * power, score.shape))
+                weight = jnp.exp2(score * power - broadcast_rows(finite * power, score.shape))
                 shrink = jnp.exp2((largest - finite) * power)
                 put(weight, weights)
                 value = stream_v.take(n)
                 mixed = [
-                    old * spread(shrink, old.shape)
+                    old * broadcast_rows(shrink, old.shape)
                     + product(weights, value.at[:, pl.ds(column, part)], part)
                     for column, old in zip(range(0, e, part), mixed, strict=True)
                 ]
@@ -111,20 +108,21 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             largest, total, mixed = carry
 
             safe = jnp.where(total == 0, 1.0, total)
-            row = finite_row(largest) * unit + jnp.log(safe)
-            lse_ref.at[group][...] = jnp.where(total == 0, -jnp.inf, row)
+            lse_ref.at[group, 0][...] = finite_row(largest) * unit
+            lse_ref.at[group, 1][...] = total
             for column, values in zip(range(0, e, part), mixed, strict=True):
-                place = out_ref.at[group, :, pl.ds(column, part)]
-                place[...] = (values / spread(safe, values.shape)).astype(plan.dtype)
+                target = out_ref.at[group, :, pl.ds(column, part)]
+                target[...] = (values / broadcast_rows(safe, values.shape)).astype(plan.dtype)
             plgpu.commit_smem()
             plgpu.copy_smem_to_gmem(out_ref.at[group], out.at[batch, rows, head])
-            plgpu.copy_smem_to_gmem(lse_ref.at[group], lse.at[batch, head, rows])
+            for n in range(2):
+                plgpu.copy_smem_to_gmem(lse_ref.at[group, n], lse.at[n, batch, head, rows])
             plgpu.wait_smem_to_gmem(0)
 
         def copy(n, which, slot, barrier):
-            place = (batch, pl.ds(order[i, n] * tile.columns, tile.columns), head // share)
+            index = (batch, pl.ds(order[i, n] * tile.columns, tile.columns), head // share)
             as_it_is, good = ((keys.key, keys.good_key), (keys.value, keys.good_value))[which]
-            start = lambda source: plgpu.copy_gmem_to_smem(source.at[place], slot, barrier)
+            start = lambda source: plgpu.copy_gmem_to_smem(source.at[index], slot, barrier)
             pl.when(n < full[i])(lambda: start(as_it_is))
             pl.when(n >= full[i])(lambda: start(good))
 
@@ -135,20 +133,20 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
             copy_registers(tile)
             feed(visited[i], (stream_k, stream_v), copy)
 
-    operands = [[y.array for y in lines] for lines in (numbers, edges, sinks)]
+    operands = [[y.array for y in each] for each in (score_mod_operands, edges, sinks)]
     rows = (tile.groups, WARPGROUP_ROWS)
     out, lse = plgpu.kernel(
         kernel,
         out_type=(
             jax.ShapeDtypeStruct((b, t, h, e), plan.dtype),
-            jax.ShapeDtypeStruct((b, h, t), jnp.float32),
+            jax.ShapeDtypeStruct((2, b, h, t), jnp.float32),
         ),
         scratch_types=[(
             plgpu.SMEM((*rows, d), plan.dtype),
-            scratch(tile, d, plan.dtype),
-            scratch(tile, e, plan.dtype),
+            ring((tile.columns, d), plan.dtype, tile.stages, tile.groups),
+            ring((tile.columns, e), plan.dtype, tile.stages, tile.groups),
             plgpu.SMEM((*rows, tile.columns), plan.dtype),
-            plgpu.SMEM(rows, jnp.float32),
+            plgpu.SMEM((tile.groups, 2, WARPGROUP_ROWS), jnp.float32),
             plgpu.Barrier(num_barriers=tile.groups),
             *([plgpu.SMEM((*rows, e), plan.dtype)] if d != e else []),
         )],
@@ -159,4 +157,5 @@ def forward(plan: Plan, x: Floats, rest: Rest) -> tuple[Array, Array]:
         compiler_params=PARAMETERS,
         interpret=plan.interpret,
     )(tuple(map(jnp.asarray, tables)), query, keys, operands)  # fmt: skip
-    return out[:, : plan.t, :, : x.value.shape[3]], jnp.swapaxes(lse[:, :, : plan.t], 1, 2)
+    largest, total = jnp.swapaxes(lse[..., : plan.t], 2, 3)
+    return out[:, : plan.t, :, : x.value.shape[3]], largest, total

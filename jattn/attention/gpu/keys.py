@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jattn.attention.case import hide_nonfinite
-from jattn.attention.gpu.plan import Floats, Plan
+from jattn.attention.gpu.plan import DifferentiableOperands, Plan
 from jattn.attention.gpu.tiles import padded
+from jattn.attention.nonfinite import hide_nonfinite
 
 
 class Keys(NamedTuple):
@@ -24,10 +24,10 @@ class Keys(NamedTuple):
     bad: tuple[Array, ...]  # nothing without a mask, else one array `[b, h, 1, s]`
 
 
-def prepare_keys(plan: Plan, x: Floats, length: int) -> Keys:
+def prepare_keys(plan: Plan, x: DifferentiableOperands, length: int) -> Keys:
     """Keys and values for kernels that take `length` of them."""
     key, value = (padded(y, length) for y in (x.key, x.value))
-    if not plan.hides:
+    if not plan.has_mask:
         return Keys(key, value, key, value, ())
     across = lambda y: jnp.swapaxes(y, 1, 2)
     good_key, good_value, bad = hide_nonfinite(across(key), across(value), x.query.shape[2])

@@ -14,7 +14,7 @@ Program = Callable[..., Array]
 
 
 class Tile(NamedTuple):
-    """How a kernel cuts the plane of scores.
+    """How a kernel cuts the logits.
 
     A thread block keeps `groups * 64` rows (queries; keys in the kernel of their gradients), and
     meets blocks of `columns` of the other axis, of which `stages` are in shared memory at a time.
@@ -38,36 +38,36 @@ class Plan(NamedTuple):
     backward: Tile
     scale: float
     programs: tuple[Program, Program] | None  # of a score modification: forward, backward
-    learned: tuple[bool, ...]  # for each number of the program, whether it is differentiable
+    learned: tuple[bool, ...]  # for each operand of the score program, whether it is differentiable
     mask: Any  # the tree structure of the mask
-    hides: bool  # whether there is a mask
+    has_mask: bool  # whether there is a mask
     dtype: Any  # of operands of matrix products
     interpret: Any
 
-    def numbers(self, x: "Floats", rest: "Rest") -> list[Array]:
-        """All numbers of the score program, in its order."""
-        floats, others = iter(x.numbers), iter(rest.numbers)
+    def score_mod_operands(self, x: "DifferentiableOperands", rest: "OtherOperands") -> list[Array]:
+        """All operands of the score program, in its order."""
+        floats, others = iter(x.score_mod_operands), iter(rest.score_mod_operands)
         return [next(floats if learn else others) for learn in self.learned]
 
-    def wanted(self, x: "Floats", along_keys: bool) -> list[int]:
-        """Which numbers have gradients that are summed for each key; or else for each query."""
+    def wanted(self, x: "DifferentiableOperands", along_keys: bool) -> list[int]:
+        """Which operands have gradients that are summed for each key; or else for each query."""
         learned = [n for n, learn in enumerate(self.learned) if learn]
-        pairs = zip(learned, x.numbers, strict=True)
+        pairs = zip(learned, x.score_mod_operands, strict=True)
         return [n for n, number in pairs if (number.shape[3] > 1) == along_keys]
 
 
-class Floats(NamedTuple):
-    """What has a gradient: arrays as `attend` got them."""
+class DifferentiableOperands(NamedTuple):
+    """Operands that have a gradient: arrays as `attend` got them."""
 
     query: Array
     key: Array
     value: Array
     sink: Array | None
-    numbers: tuple[Array, ...]  # of the score program, `[#b, #h, #t, #s]`, not both t and s
+    score_mod_operands: tuple[Array, ...]  # `[#b, #h, #t, #s]`, not both t and s
 
 
-class Rest(NamedTuple):
-    """What has none: the mask's arrays, and integers of the score program."""
+class OtherOperands(NamedTuple):
+    """Operands without a gradient: the mask's arrays, and integers of the score program."""
 
     mask: tuple[Array, ...]
-    numbers: tuple[Array, ...]
+    score_mod_operands: tuple[Array, ...]

@@ -1,7 +1,7 @@
 """The decoding kernel: blocks of the cache stream past one query, as far as the sequence reaches.
 
 The cache stays as it lies, `[b, s, g, d]`: a block of keys holds all heads, and with d a multiple
-of 128 nothing is copied or turned. Blocks that a sequence does not have are not fetched: their
+of 128 nothing is copied or transposed. Blocks that a sequence does not have are not fetched: their
 index is held at the last one there is.
 """
 
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jattn.pallas.tpu import product
+
 LANES = 128
 BLOCK_BYTES = 2**21  # of keys and values of one block, of which two are on the chip
 
@@ -20,7 +22,11 @@ def decode_parts(query, key, value, lengths, window, scale, splits, *, interpret
     """Attention of each part of the cache: `[b, splits, h, e]`, and lse `[b, splits, h]`."""
     b, h, d = query.shape
     s, g, e = value.shape[1:]
-    block = _block(-(-s // splits), g * (d * key.dtype.itemsize + e * value.dtype.itemsize))
+    # On the chip a head takes whole registers of 128 lanes, however narrow it is.
+    lanes = lambda width: -(-width // LANES) * LANES
+    block = _block(
+        -(-s // splits), g * (lanes(d) * key.dtype.itemsize + lanes(e) * value.dtype.itemsize)
+    )
     steps = -(-s // (splits * block))
 
     def first_and_last(length):
@@ -61,7 +67,7 @@ def decode_parts(query, key, value, lengths, window, scale, splits, *, interpret
         cost_estimate=pl.CostEstimate(
             flops=2 * b * h * s * (d + e), bytes_accessed=bytes_read, transcendentals=b * h * s
         ),
-        interpret=pltpu.InterpretParams() if interpret else False,
+        interpret=interpret,
         name="decode",
     )(lengths, query, key, value)
     return out, lse[..., 0]
@@ -90,8 +96,8 @@ def _kernel(
     @pl.when((start < length) & (start + block > low))
     def meet():
         def seen(shape, axis):
-            places = start + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
-            return (places < length) & (places >= low)
+            k_index = start + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
+            return (k_index < length) & (k_index >= low)
 
         heads = query.shape[1] // groups
         for group in range(groups):
@@ -100,14 +106,15 @@ def _kernel(
             v = value[0, :, group, :]
             # Hidden values may be NaN, which a weight of 0 does not hide.
             v = jnp.where(seen((block, 1), 0), v, 0)
-            scores = scale * _product(query[0, rows, :], k, 1)
+            dtype = jnp.promote_types(query.dtype, k.dtype)
+            scores = scale * product(query[0, rows, :], k, (1, 1), dtype)
             scores = jnp.where(seen((heads, block), 1), scores, -jnp.inf)
             before = largest[rows, :1]
             now = jnp.maximum(before, scores.max(1, keepdims=True))
             weights = jnp.exp(scores - now)
             shrink = jnp.exp(before - now)
             total[rows, :] = shrink * total[rows, :] + weights.sum(1, keepdims=True)
-            sums[rows, :] = shrink * sums[rows, :] + _product(weights.astype(v.dtype), v, 0)
+            sums[rows, :] = shrink * sums[rows, :] + product(weights, v, (1, 0), v.dtype)
             largest[rows, :] = jnp.broadcast_to(now, (heads, LANES))
 
     @pl.when(step == steps - 1)
@@ -115,15 +122,3 @@ def _kernel(
         some = total[:, :1] > 0
         out[0, 0] = sums[...] / jnp.where(some, total[:, :1], 1)
         lse[0, 0] = jnp.where(some, largest[...] + jnp.log(total[...]), -jnp.inf)
-
-
-def _product(left, right, axis):
-    """Rows of `left` with `right`, along its `axis`, summed in float32."""
-    dtype = jnp.promote_types(left.dtype, right.dtype)
-    return jax.lax.dot_general(
-        left.astype(dtype),
-        right.astype(dtype),
-        (((1,), (axis,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
-    )

@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
+from jattn.attention.tiling import Known
+
 
 class Tile(NamedTuple):
-    """How one pass cuts the plane of scores, and the score program for a part of a tile."""
+    """How one pass cuts the logits, and the score program for a part of a tile."""
 
     block_q: int
     block_k: int
     part: int  # of a block of keys
     program: Callable[..., Array] | None
+    summary: Known | None  # of the mask, where it is known
 
 
 class Plan(NamedTuple):
@@ -28,26 +31,28 @@ class Plan(NamedTuple):
     scale: float
     has_bias: bool
     has_shift: bool
-    numbers: tuple[bool, ...]  # for each number of the program, whether it is differentiable
+    learned: tuple[bool, ...]  # for each operand of the score program, whether it is differentiable
     mask: Any  # the tree structure of the mask
-    hides: bool  # whether there is a mask
+    has_mask: bool  # whether there is a mask
+    dropout_rate: float | None
     dtype: Any  # of operands of matrix products
     vmem: int  # bytes of the chip's vector memory that a kernel may take
     interpret: Any
 
 
-class Floats(NamedTuple):
-    """What has a gradient: arrays as `attend` got them, planes with four axes."""
+class DifferentiableOperands(NamedTuple):
+    """Operands that have a gradient: as `attend` got them, four axes for those of logits."""
 
     query: Array
     key: Array
     value: Array
-    planes: tuple[Array, ...]  # bias, shift, differentiable numbers of the score program
+    logits_operands: tuple[Array, ...]  # bias, shift, differentiable operands of the score program
     sink: Array | None
 
 
-class Rest(NamedTuple):
-    """What has none: the mask's arrays, and integers of the score program."""
+class OtherOperands(NamedTuple):
+    """Operands without a gradient: the mask's arrays, integers, words of dropout."""
 
     mask: tuple[Array, ...]
-    numbers: tuple[Array, ...]
+    score_mod_operands: tuple[Array, ...]
+    words: tuple[Array, ...]  # of dropout: two of each batch entry and head, or none

@@ -12,8 +12,15 @@ Limits: a gate that is constant leaves a linear map.
 import jax
 from jaxtyping import Array, Float
 
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    project_output,
+)
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Params, Parts
 
 
 def gated_mlp(params: dict[str, Array], x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
@@ -35,8 +42,16 @@ def gated_mlp(params: dict[str, Array], x: Float[Array, "*batch m"]) -> Float[Ar
         >>> gated_mlp({"gate": eye, "value": eye, "output": eye}, jnp.zeros((1, 4))).tolist()
         [[0.0, 0.0, 0.0, 0.0]]
     """
-    opened = jax.nn.silu(p.linear(x, params["gate"])) * p.linear(x, params["value"])
-    return p.project_out(params, opened)
+    maps = _project(params, x, x)
+    return project_output(params, _open(maps))
+
+
+def _project(params: Params, x: Array, source: Array) -> dict[str, Array]:
+    return {name: linear(x, params[name]) for name in ("gate", "value")}
+
+
+def _open(maps: dict[str, Array]) -> Array:
+    return jax.nn.silu(maps["gate"]) * maps["value"]
 
 
 def make(*, dim: int, heads: int, causal: bool = True, hidden: int | None = None) -> Mixer:
@@ -54,38 +69,47 @@ def make(*, dim: int, heads: int, causal: bool = True, hidden: int | None = None
     Example:
         >>> import jax.numpy as jnp
         >>> mixer = make(dim=9, heads=1)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["gate"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 9))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["gate"].shape, jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 9))).shape
         ((9, 12), (1, 6, 9))
     """
-    if not causal:
+    if causal is not True:
         raise ValueError("causal: gated_mlp mixes no tokens; pass causal=True")
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     hidden = max(round(4 * dim / 3), 1) if hidden is None else hidden
-    if hidden < 1:
-        raise ValueError(f"hidden: expected at least 1, got {hidden}")
+    check_count("hidden", hidden)
 
     def init(key):
         gate, up, down = jax.random.split(key, 3)
         return {
-            "gate": p.linear_init(gate, dim, hidden),
-            "value": p.linear_init(up, dim, hidden),
-            "output": p.linear_init(down, hidden, dim),
+            "gate": linear_init(gate, dim, hidden),
+            "value": linear_init(up, dim, hidden),
+            "output": linear_init(down, hidden, dim),
         }
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("gated_mlp", context)
-        p.check_tokens(dim, x, None, positions)
-        p.padding(mask, *x.shape[:2])
-        return gated_mlp(params, x)
+    def layer(parts, params, x):
+        return parts.output(params, _open(parts.project(params, x, x)), x)
 
-    def init_state(params, batch_size, max_length):
+    def apply(parts, params, given):
+        return layer(parts, params, given.x)
+
+    def init_state(parts, params, batch_size, max_length, dtype):
         return ()
 
-    def step(params, x, state):
-        return gated_mlp(params, x), state
+    def prefill(parts, params, x, state, length):
+        return layer(parts, params, x), state
 
-    return Mixer(init, apply, init_state, step)
+    return framed_parts(
+        "gated_mlp",
+        Parts(_project, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        init_state=init_state,
+        prefill=prefill,
+        takes="documents",
+        causal=True,
+    )
 
 
 MECHANISM = Mechanism(

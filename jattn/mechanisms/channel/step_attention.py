@@ -19,9 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count, check_shape
+from jattn.mechanisms.frames.framed import framed
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.means import mean_over_space
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 
 def step_attention_init(
@@ -38,13 +42,12 @@ def step_attention_init(
         ValueError: a number below 1.
     """
     for name, number in (("channels", channels), ("reduction", reduction)):
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
+        check_count(name, number)
     down, up = jax.random.split(key)
     hidden = max(channels // reduction, 1)
     return {
-        "down": p.linear_init(down, 3 * channels, hidden),
-        "up": p.linear_init(up, hidden, channels),
+        "down": linear_init(down, 3 * channels, hidden),
+        "up": linear_init(up, hidden, channels),
     }
 
 
@@ -80,23 +83,18 @@ def step_attention(
         (2, 1, 1, 32)
     """
     previous = change if previous is None else previous
-    space = tuple(range(1, change.ndim - 1))
-    axes = " ".join(["b", *(f"space{axis}" for axis in space), "c"])
+    space = (f"space{axis}" for axis in range(1, change.ndim - 1))
+    axes = " ".join(["b", *space, "c"])
     sizes = {"c": params["up"].shape[1]}
     for name, array in (("change", change), ("x", x), ("previous", previous)):
         check_shape(name, array, axes, sizes)
     if real is not None:
         check_shape("real", real, axes.removesuffix(" c"), sizes)
 
-    def pool(features):
-        if real is None:
-            return features.mean(space, keepdims=True)
-        there = real[..., None]
-        number = jnp.maximum(there.sum(space, keepdims=True), 1).astype(features.dtype)
-        return jnp.where(there, features, 0).sum(space, keepdims=True) / number
-
-    seen = jnp.concatenate([pool(change), pool(x), pool(change - previous)], axis=-1)
-    return jax.nn.sigmoid(p.linear(jax.nn.relu(p.linear(seen, params["down"])), params["up"]))
+    seen = jnp.concatenate(
+        [mean_over_space(part, real) for part in (change, x, change - previous)], axis=-1
+    )
+    return jax.nn.sigmoid(linear(jax.nn.relu(linear(seen, params["down"])), params["up"]))
 
 
 def make(
@@ -123,47 +121,54 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     hidden = dim if hidden is None else hidden
-    for name, number in (("hidden", hidden), ("steps", steps)):
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
+    for name, number in (("hidden", hidden), ("steps", steps), ("reduction", reduction)):
+        check_count(name, number)
 
     def init(key):
         up, down, own = jax.random.split(key, 3)
         field = {
-            "value": p.linear_init(up, dim, hidden),
-            "output": p.linear_init(down, hidden, dim),
+            "value": linear_init(up, dim, hidden),
+            "output": linear_init(down, hidden, dim),
         }
         return field | step_attention_init(own, dim, reduction)
 
     def travel(params, x, real=None):
         end, previous = x, None
         for _ in range(steps):
-            change = p.linear(jax.nn.relu(p.linear(end, params["value"])), params["output"])
+            change = linear(jax.nn.relu(linear(end, params["value"])), params["output"])
             size = step_attention(params, change, end, previous, real)
             end, previous = end + size * change, change
         return end - x
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("step_attention", context)
-        p.check_tokens(dim, x, None, positions)
-        real = p.padding(mask, *x.shape[:2])
-        if causal:
-            return travel(params, x.reshape(-1, dim)).reshape(x.shape)
-        return travel(params, x, real)
+    def apply(params, given):
+        x = given.x
+        return each(params, x) if causal else travel(params, x, given.real)
 
-    def init_state(params, batch_size, max_length):
+    def each(params, x):
+        return travel(params, x.reshape(-1, dim)).reshape(x.shape)
+
+    def init_state(params, batch_size, max_length, dtype):
         return ()
 
-    def step(params, x, state):
-        return travel(params, x), state
+    def prefill(params, x, state, length):
+        return each(params, x), state
 
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return framed(
+        "step_attention",
+        dim=dim,
+        init=init,
+        apply=apply,
+        init_state=init_state if causal else None,
+        prefill=prefill if causal else None,
+        takes="documents" if causal else "padding",
+        causal=causal,
+    )
 
 
 MECHANISM = Mechanism(
@@ -179,6 +184,8 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
     parameters=("down", "up"),
     absent=("query", "key"),
 )

@@ -3,10 +3,13 @@
 import jax
 from jaxtyping import Array, Float
 
-from jattn.checks import check_choice
-from jattn.mechanisms.combinators.on_heads import disjoint, on_heads
-from jattn.mechanisms.mixer import Mixer
-from jattn.mechanisms.projections import linear, linear_init, split_heads
+from jattn.checks import check_choice, check_flag
+from jattn.mechanisms.combinators.on_heads import disjoint, on_heads, state_of
+from jattn.mechanisms.frames.checks import check_parameters, shapes_of
+from jattn.mechanisms.frames.tokens import clean_tokens
+from jattn.mechanisms.layers.heads import split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.mixer import Mixer, edit_parts, prefill
 
 ACTIVATIONS = {
     "sigmoid": jax.nn.sigmoid,
@@ -99,7 +102,7 @@ def gated(
     It adds the parameter `output_gate`.
 
     Args:
-        mixer: one that ends in the projection `output`, as those of the zoo do.
+        mixer: one of the zoo, or any; for G1 one with parts, and a parameter `output`.
         dim: its model dimension m.
         heads: its number of heads h.
         position: `"G1"`, on the heads before the output projection, or `"G5"`, after it (there is
@@ -113,7 +116,7 @@ def gated(
         A `Mixer`.
 
     Raises:
-        ValueError: an unknown value of an option.
+        ValueError: an unknown value of an option, or a mixer without parts.
 
     Reference:
         arXiv 2505.06708.
@@ -126,6 +129,7 @@ def gated(
         (16, 2)
     """
     check_choice("position", position, ("G1", "G5"))
+    check_flag("shared", shared)
     check_gate(granularity, activation, mode)
 
     def logits(params, x, heads):
@@ -151,15 +155,41 @@ def gated(
         one_head = y[..., None, :]
         return gate(one_head, logits(params, x, 1), activation=activation, mode=mode)[..., 0, :]
 
-    def apply(params, x, /, **keywords):
-        return after(params, mixer.apply(params, x, **keywords), x)
+    shapes = shapes_of(init_after)
 
+    def inside(params):
+        check_parameters("the mixer and its gate", params, shapes())
+        return {name: array for name, array in params.items() if name != "output_gate"}
+
+    def apply(params, x, /, **keywords):
+        x, _ = clean_tokens(x, **keywords)
+        return after(params, mixer.apply(inside(params), x, **keywords), x)
+
+    def rebuild(parts):
+        return gated(
+            edit_parts(mixer, lambda _: parts),
+            dim=dim, heads=heads, position=position, granularity=granularity, shared=shared,
+            activation=activation, mode=mode,
+        )  # fmt: skip
+
+    again = None if mixer.rebuild is None else rebuild
     if mixer.step is None:
-        return Mixer(init_after, apply)
+        return mixer._replace(init=init_after, apply=apply, rebuild=again)
     mixer_step = mixer.step
 
     def step(params, x, state):
-        y, state = mixer_step(params, x, state)
+        y, state = mixer_step(inside(params), x, state)
         return after(params, y, x), state
 
-    return Mixer(init_after, apply, mixer.init_state, step)
+    def whole(params, x, state, length):
+        y, state = prefill(mixer, inside(params), x, state, length)
+        return after(params, y, x), state
+
+    return mixer._replace(
+        init=init_after,
+        apply=apply,
+        init_state=state_of(mixer, inside),
+        step=step,
+        prefill=whole,
+        rebuild=again,
+    )

@@ -7,30 +7,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.mixer import Mixer, Params
-from jattn.mechanisms.projections import linear, linear_init
-
-# Near enough to zero for a start with equal shares, and not zero, which would hide the hidden layer
-# from its first gradient.
-SMALL = 1e-2
+from jattn.checks import check_count, check_number
+from jattn.mechanisms.frames.checks import check_parameters, shapes_of
+from jattn.mechanisms.frames.tokens import clean_tokens
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.mixer import Auxiliary, Mixer, Params, prefill
 
 
 def router_init(
     key: jax.Array, dim: int, branches: int, hidden: int
 ) -> dict[str, Float[Array, "..."]]:
-    """Parameters `router_up` `[m, r]` and `router_down` `[r, n]` of `router_shares`."""
-    up, down = jax.random.split(key)
+    """Parameters `router_up` `[m, r]` and `router_down` `[r, n]` of `router_shares`.
+
+    The second is zero, so that shares are equal at first.
+    """
     return {
-        "router_up": linear_init(up, dim, hidden),
-        "router_down": SMALL * linear_init(down, hidden, branches),
+        "router_up": linear_init(key, dim, hidden),
+        "router_down": jnp.zeros((hidden, branches)),
     }
 
 
 def router_shares(params: Mapping[str, Any], x: Float[Array, "b t m"]) -> Float[Array, "b t n"]:
-    """What each token takes of each branch: softmax(gelu(x up) down), float32 (float64).
+    """Shares of each branch for each token: softmax(gelu(x up) down), float32 (float64).
 
     Args:
-        params: `router_up` `[m, r]`, `router_down` `[r, n]`; a `router_down` of zeros gives 1 / n.
+        params: `router_up` `[m, r]`, `router_down` `[r, n]`; zeros in the second,
+            as at the start, give 1 / n.
         x: tokens.
 
     Returns:
@@ -38,7 +40,6 @@ def router_shares(params: Mapping[str, Any], x: Float[Array, "b t m"]) -> Float[
 
     Example:
         >>> params = router_init(jax.random.key(0), dim=8, branches=2, hidden=4)
-        >>> params["router_down"] = jnp.zeros((4, 2))
         >>> router_shares(params, jnp.ones((1, 1, 8))).tolist()
         [[[0.5, 0.5]]]
     """
@@ -70,7 +71,8 @@ def mixture(mixers: Mapping[str, Mixer], *, dim: int, hidden: int | None = None)
         >>> names = ("softmax_attention", "retention")
         >>> parts = {n: jattn.zoo.make(n, dim=16, heads=2, causal=True) for n in names}
         >>> mixer = mixture(parts, dim=16)
-        >>> jax.jit(mixer.apply)(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 16))).shape
         (1, 5, 16)
     """
     if not mixers:
@@ -78,7 +80,9 @@ def mixture(mixers: Mapping[str, Mixer], *, dim: int, hidden: int | None = None)
     for name in mixers:
         if name in ("router_up", "router_down"):
             raise ValueError(f"mixers: {name!r} is the router's; expected another name")
+    check_count("dim", dim)
     hidden = max(dim // 4, 1) if hidden is None else hidden
+    check_count("hidden", hidden)
     return _weighted(mixers, lambda key: router_init(key, dim, len(mixers), hidden), router_shares)
 
 
@@ -102,9 +106,11 @@ def mix(short: Mixer, long: Mixer, *, alpha: float | Float[Array, ""] = 0.5) -> 
         >>> from jattn.mechanisms.softmax.window_query_attention import make
         >>> short, long = (make(dim=16, heads=2, query_window=n) for n in (1, 3))
         >>> mixer = mix(short, long)
-        >>> jax.jit(mixer.apply)(mixer.init(jax.random.key(0)), jnp.ones((1, 5, 16))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 16))).shape
         (1, 5, 16)
     """
+    check_number("alpha", alpha)
     shares = lambda params, x: jnp.array([alpha, 1 - alpha])
     return _weighted({"short": short, "long": long}, lambda key: {}, shares)
 
@@ -126,15 +132,30 @@ def _weighted(
         total = sum(shares[..., i, None] * y for i, y in enumerate(outputs))
         return jnp.asarray(total).astype(x.dtype)
 
+    shapes = shapes_of(init)
+
     def apply(params, x, /, **keywords):
+        check_parameters("a mixture", params, shapes())
+        x, _ = clean_tokens(x, **keywords)
         return mixed(params, x, [m.apply(params[n], x, **keywords) for n, m in mixers.items()])
 
-    if any(m.step is None or m.init_state is None for m in mixers.values()):
-        return Mixer(init, apply)
+    statistics = tuple(f"{n}/{inner}" for n, m in mixers.items() for inner in m.statistics)
 
-    def init_state(params, batch_size, max_length):
+    def auxiliary(params, x, /, **keywords):
+        found = Auxiliary({}, {})
+        for name, mixer in mixers.items():
+            if mixer.auxiliary is not None:
+                inner = mixer.auxiliary(params[name], x, **keywords)
+                for every, own in zip(found, inner, strict=True):
+                    every.update({f"{name}/{of}": value for of, value in own.items()})
+        return found
+
+    if any(m.step is None or m.init_state is None for m in mixers.values()):
+        return Mixer(init, apply, auxiliary=auxiliary, statistics=statistics)
+
+    def init_state(params, batch_size, max_length, **keywords):
         return {
-            name: mixer.init_state(params[name], batch_size, max_length)
+            name: mixer.init_state(params[name], batch_size, max_length, **keywords)
             for name, mixer in mixers.items()
             if mixer.init_state is not None
         }
@@ -148,4 +169,9 @@ def _weighted(
         y = mixed(params, x[:, None], [y[:, None] for y, _ in found.values()])[:, 0]
         return y, {name: state for name, (_, state) in found.items()}
 
-    return Mixer(init, apply, init_state, step)
+    def whole(params, x, state, length):
+        found = {n: prefill(m, params[n], x, state[n], length) for n, m in mixers.items()}
+        y = mixed(params, x, [y for y, _ in found.values()])
+        return y, {name: state for name, (_, state) in found.items()}
+
+    return Mixer(init, apply, init_state, step, whole, auxiliary, statistics)

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jattn.mechanisms.mixer import Mixer, Params
-from jattn.mechanisms.projections import merge_heads, project_out, split_heads
+from jattn.mechanisms.frames.checks import check_parameters, shapes_of
+from jattn.mechanisms.layers.heads import merge_heads, split_heads
+from jattn.mechanisms.mixer import Mixer, Params, edit_parts
 
 
 def on_heads(
@@ -22,13 +23,14 @@ def on_heads(
     It streams where the mixer does: what it adds looks at one token at a time.
 
     Args:
-        mixer: one that ends in the projection `output`, as those of the zoo do.
+        mixer: one with parts, as those of the zoo have them.
         heads: number of its heads.
         init: `(key, the mixer's parameters) -> ` the parameters it adds.
         change: `(params, out [b, t, h, e], x [b, t, m]) -> [b, t, h, e]`.
 
     Raises:
-        ValueError: when parameters are made, if both have some of the same name.
+        ValueError: a mixer without parts; when parameters are made, if both have some of the same
+            name.
     """
 
     def init_all(key):
@@ -36,25 +38,41 @@ def on_heads(
         params = mixer.init(inner)
         return disjoint(params, init(own, params))
 
-    def inside(params):
-        return {name: array for name, array in params.items() if name != "output"}
+    shapes, inner_shapes = shapes_of(init_all), shapes_of(mixer.init)
 
-    def finish(params, merged, x):
-        out = change(params, split_heads(merged, heads), x)
-        return project_out(params, merge_heads(out))
+    def edit(parts):
+        def output(params, mixed, x):
+            added = {name: s for name, s in shapes().items() if name not in inner_shapes()}
+            check_parameters("the mixer and what is added to it", params, added)
+            out = change(params, split_heads(mixed, heads), x)
+            return parts.output(params, merge_heads(out), x)
 
-    def apply(params, x, /, **keywords):
-        return finish(params, mixer.apply(inside(params), x, **keywords), x)
+        return parts._replace(output=output)
 
-    if mixer.step is None:
-        return Mixer(init_all, apply)
-    mixer_step = mixer.step
+    def rebuild(parts):
+        inner = edit_parts(mixer, lambda _: parts)
+        return on_heads(inner, heads=heads, init=init, change=change)
 
-    def step(params, x, state):
-        merged, state = mixer_step(inside(params), x, state)
-        return finish(params, merged[:, None], x[:, None])[:, 0], state
+    # The parts stay those of the mixer, so that a later change of heads comes behind this one.
+    combined = edit_parts(mixer, edit)
+    return combined._replace(init=init_all, parts=mixer.parts, rebuild=rebuild)
 
-    return Mixer(init_all, apply, mixer.init_state, step)
+
+def state_of(mixer: Mixer, inside: Callable[[Params], Params]) -> Callable[..., Any] | None:
+    """The empty state of a mixer, made from a combinator's parameters.
+
+    Args:
+        mixer: the one that is combined.
+        inside: from the combinator's parameters to the mixer's.
+    """
+    make_state = mixer.init_state
+    if make_state is None:
+        return None
+
+    def init_state(params, batch_size, max_length, **keywords):
+        return make_state(inside(params), batch_size, max_length, **keywords)
+
+    return init_state
 
 
 def disjoint(params: Any, more: Any) -> Params:

@@ -5,16 +5,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_choice
+from jattn.checks import check_choice, check_count
 from jattn.mechanisms.combinators.on_heads import on_heads
-from jattn.mechanisms.mixer import Mixer
-from jattn.mechanisms.projections import linear, linear_init, split_heads
+from jattn.mechanisms.frames.tokens import clean_tokens
+from jattn.mechanisms.layers.heads import split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.mixer import Auxiliary, Mixer, parts_of, replace_fields
 
 ROUTERS = ("learned", "query_norm")
 
 
 def top_k(scores: Float[Array, "*batch n"], k: int) -> Bool[Array, "*batch n"]:
-    """Which k of the last axis are the largest; among equal ones the first."""
+    """Marks the k largest of the last axis; among equal ones the first."""
     _, index = lax.top_k(scores, k)
     return jax.nn.one_hot(index, scores.shape[-1], dtype=bool).any(-2)
 
@@ -130,10 +132,11 @@ def routed(
     """Any mixer whose tokens choose among its heads.
 
     Every head is computed; a gate of zero makes it void. It adds the parameters `router`,
-    `shared_router` (for two shared heads or more) and `type_router` (for heads of both kinds).
+    `shared_router` (for two shared heads or more) and `type_router` (for heads of both kinds), and
+    with a learned router the auxiliary loss `balance`, over real tokens, as `moh_gates` has it.
 
     Args:
-        mixer: one that ends in the projection `output`, as those of the zoo do.
+        mixer: one with parts, as those of the zoo have them.
         dim: its model dimension m.
         heads: its number of heads h.
         shared: heads that are always on; default a quarter.
@@ -159,11 +162,15 @@ def routed(
         ['router', 'shared_router', 'type_router']
     """
     check_choice("router", router, ROUTERS)
+    check_count("dim", dim)
+    check_count("heads", heads)
     shared = heads // 4 if shared is None else shared
-    if not 0 <= shared <= heads:
+    check_count("shared", shared, 0)
+    if not shared <= heads:
         raise ValueError(f"shared: expected 0 to {heads} of {heads} heads, got {shared}")
     others = heads - shared
     chosen = min(others, max(2, heads // 2)) if chosen is None else chosen
+    check_count("chosen", chosen, 0)
     if not min(1, others) <= chosen <= others:
         raise ValueError(
             f"chosen: expected {min(1, others)} to {others} routed heads, got {chosen}"
@@ -182,13 +189,26 @@ def routed(
             own["type_router"] = linear_init(keys[2], dim, 2)
         return own
 
+    def gates_and_balance(params, x, real=None):
+        routers = (params.get(name) for name in ("router", "shared_router", "type_router"))
+        return moh_gates(x, *routers, shared=shared, chosen=chosen, real=real)
+
     def change(params, out, x):
         if router == "learned":
-            routers = (params.get(name) for name in ("router", "shared_router", "type_router"))
-            gates, _ = moh_gates(x, *routers, shared=shared, chosen=chosen)
+            gates, _ = gates_and_balance(params, x)
         else:
-            query = split_heads(linear(x, params["query"]), heads)
-            gates, _ = query_norm_gates(query, shared=shared, chosen=chosen)
+            query = parts_of(mixer).project(params, x, x)["query"]
+            gates, _ = query_norm_gates(split_heads(query, heads), shared=shared, chosen=chosen)
         return out * gates[..., None].astype(out.dtype)
 
-    return on_heads(mixer, heads=heads, init=init, change=change)
+    def auxiliary(params, x, /, *, context=None, mask=None, **others):
+        found = Auxiliary({}, {})
+        if mixer.auxiliary is not None:
+            found = mixer.auxiliary(params, x, context=context, mask=mask, **others)
+        x, real = clean_tokens(x, context=context, mask=mask)
+        _, balance = gates_and_balance(params, x, real)
+        return found._replace(losses=found.losses | {"balance": balance})
+
+    combined = on_heads(mixer, heads=heads, init=init, change=change)
+    balanced = router == "learned" and others
+    return replace_fields(combined, auxiliary=auxiliary) if balanced else combined

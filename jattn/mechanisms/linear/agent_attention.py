@@ -21,9 +21,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jattn.attention.attend import attend
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count, check_flag, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.convolutions import depthwise
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.size_checks import check_grid, check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 
 SMALL = 7  # side of the images of which biases are interpolated
 BIAS_STD = 0.02
@@ -76,8 +86,8 @@ def agent_attention(
     check_shape("query", query, "b t h d", sizes)
     check_shape("agents", agents, "b n h d", sizes)
     scale = sizes["d"] ** -0.5 if scale is None else scale
-    seen = None if mask is None else mask[:, None, None]
-    gathered = attend(agents, key, value, mask=seen, bias=bias_in, scale=scale)
+    mask = None if mask is None else mask[:, None, None]
+    gathered = attend(agents, key, value, mask=mask, bias=bias_in, scale=scale)
     out = attend(
         query, agents, gathered, bias=bias_out, scale=scale if scale_out is None else scale_out
     )
@@ -105,16 +115,19 @@ def pooling_weights(
         [[[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]]
     """
     real = jnp.ones((1, length), bool) if mask is None else mask
-    place = jnp.cumsum(real, axis=1)[:, None] - 1
+    index = jnp.cumsum(real, axis=1)[:, None] - 1
     total = real.sum(1)[:, None, None]
     bins = jnp.arange(count)[:, None]
     first, end = bins * total // count, -(-(bins + 1) * total // count)
-    inside = real[:, None] & (place >= first) & (place < end)
+    inside = real[:, None] & (index >= first) & (index < end)
     return inside / jnp.maximum(inside.sum(-1, keepdims=True), 1)
 
 
 def pool_agents(
-    query: Float[Array, "b t h d"], grid: tuple[int, int], side: int
+    query: Float[Array, "b t h d"],
+    grid: tuple[int, int],
+    side: int,
+    mask: Bool[Array, "b t"] | None = None,
 ) -> Float[Array, "b n h d"]:
     """Queries of an image averaged over side x side regions, which may overlap.
 
@@ -122,6 +135,7 @@ def pool_agents(
         query: `[b, t, h, d]`, t the cells of the grid row by row.
         grid: its height and width.
         side: regions along each; n = side^2.
+        mask: True for real cells, which alone are averaged.
 
     Returns:
         `[b, n, h, d]`.
@@ -137,8 +151,14 @@ def pool_agents(
     if t != grid[0] * grid[1]:
         raise ValueError(f"query: expected {grid[0]} x {grid[1]} tokens, got {t}")
     rows, columns = (pooling_weights(side, length)[0].astype(query.dtype) for length in grid)
+    mean = lambda image: jnp.einsum("ny,mx,byxhd->bnmhd", rows, columns, image)
     image = query.reshape(b, *grid, h, d)
-    return jnp.einsum("ny,mx,byxhd->bnmhd", rows, columns, image).reshape(b, side**2, h, d)
+    if mask is None:
+        return mean(image).reshape(b, side**2, h, d)
+    real = mask.reshape(b, *grid, 1, 1)
+    share = mean(real.astype(query.dtype))
+    out = mean(jnp.where(real, image, 0)) / jnp.where(share == 0, 1, share)
+    return out.reshape(b, side**2, h, d)
 
 
 def image_biases(
@@ -203,14 +223,15 @@ def image_agent_attention(
     """
     extra = int("ac" in biases)
     side = round(biases["an"].shape[1] ** 0.5)
-    chosen = pool_agents(query[:, extra:], grid, side)
+    cells_real = None if mask is None else mask[:, extra:]
+    chosen = pool_agents(query[:, extra:], grid, side, cells_real)
     bias_in, bias_out = image_biases(biases, grid)
     out = agent_attention(
         query, key, value, chosen, bias_in=bias_in[None], bias_out=bias_out[None], mask=mask
     )
     cells = value[:, extra:] if mask is None else jnp.where(mask[..., None, None], value, 0)
     image = cells[:, -grid[0] * grid[1] :].reshape(len(value), *grid, -1)
-    detail = p.depthwise(image, **convolution).reshape(len(value), -1, *value.shape[2:])
+    detail = depthwise(image, **convolution).reshape(len(value), -1, *value.shape[2:])
     return out + jnp.pad(detail, ((0, 0), (extra, 0), (0, 0), (0, 0)))
 
 
@@ -245,15 +266,18 @@ def make(
 
     Example:
         >>> mixer = make(dim=8, heads=2, agents=4, grid=(3, 5))
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 15, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 15, 8))).shape
         (1, 15, 8)
     """
     if causal:
         raise ValueError("causal: agent_attention has no causal form; pass causal=False")
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
+    check_count("agents", agents)
+    check_flag("class_token", class_token)
+    grid = None if grid is None else check_grid(grid)
     side = round(agents**0.5)
-    if agents < 1 or (grid is not None and side**2 != agents):
+    if grid is not None and side**2 != agents:
         raise ValueError(f"agents: expected at least 1, a square for an image, got {agents}")
     if class_token and grid is None:
         raise ValueError("class_token: only an image has one; pass grid")
@@ -263,7 +287,7 @@ def make(
         taps = (3,) if grid is None else (3, 3)
         bound = 3.0 ** (-len(taps) / 2)
         weight = jax.random.uniform(filters, (*taps, dim), minval=-bound, maxval=bound)
-        params: dict[str, Any] = p.qkvo_init(shared, dim, heads)
+        params: dict[str, Any] = qkvo_init(shared, dim, heads)
         params["convolution"] = {"weight": weight, "bias": jnp.zeros(dim)}
         if grid is not None:
             y, x = grid
@@ -281,27 +305,33 @@ def make(
             }
         return params
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("agent_attention", context)
-        p.check_tokens(dim, x, None, positions)
+    def apply(parts, params, given):
+        x, real = given.x, given.real
         batch, length, _ = x.shape
-        real = p.padding(mask, batch, length)
-        query, keys, value = p.qkv(params, x, x, heads, heads)
+        query, keys, value = split_qkv(parts.project(params, x, x), heads, heads)
         if grid is not None:
             check_shape("x", x, "b t m", {"t": grid[0] * grid[1] + class_token})
             out = image_agent_attention(
                 query, keys, value, params["biases"], params["convolution"], grid=grid, mask=real
             )
-            return p.output(params, out)
+            return parts.output(params, merge_heads(out), x)
         weights = pooling_weights(agents, length, real).astype(x.dtype)
         weights = jnp.broadcast_to(weights, (batch, agents, length))
         chosen = jnp.einsum("bnt,bthd->bnhd", weights, query)
-        out = p.merge_heads(agent_attention(query, keys, value, chosen, mask=real))
+        out = merge_heads(agent_attention(query, keys, value, chosen, mask=real))
         cells = value if real is None else jnp.where(real[..., None, None], value, 0)
-        detail = p.depthwise(p.merge_heads(cells), **params["convolution"])
-        return p.project_out(params, out + detail)
+        detail = depthwise(merge_heads(cells), **params["convolution"])
+        return parts.output(params, out + detail, x)
 
-    return Mixer(init, apply)
+    return framed_parts(
+        "agent_attention",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="row" if grid is None else "padding",
+        causal=False,
+    )
 
 
 MECHANISM = Mechanism(
@@ -317,5 +347,6 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=False,
     cost="linear",
+    documents="never",
     parameters=("convolution",),
 )

@@ -20,9 +20,13 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.linear.recurrent_mixer import recurrent_mixer, unit_norm
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.projections import check_heads, linear, linear_init, qkvo_init, split_heads
+from jattn.mechanisms.frames.recurrent_mixer import recurrent_mixer
+from jattn.mechanisms.layers.heads import qkvo_init, split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.norms import unit_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 
 
@@ -32,6 +36,7 @@ def delta_rule(
     value: Float[Array, "b t g e"],
     beta: Float[Array, "b t h"],
     *,
+    decay: Float[Array, "b t h"] | None = None,
     initial_state: Float[Array, "b h d e"] | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair, as `recur`.
@@ -42,6 +47,7 @@ def delta_rule(
         key: `[b, t, g, d]`, g dividing h.
         value: `[b, t, g, e]`.
         beta: strength of writing, `[b, t, h]`, in [0, 1].
+        decay: as in `recur`; None forgets nothing, as in the paper.
         initial_state: as in `recur`.
         return_state: as in `recur`.
 
@@ -56,7 +62,7 @@ def delta_rule(
     """
     return recur(
         unit_norm(query), unit_norm(key), value,
-        beta=beta, initial_state=initial_state, return_state=return_state,
+        beta=beta, decay=decay, initial_state=initial_state, return_state=return_state,
     )  # fmt: skip
 
 
@@ -77,8 +83,8 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
     Example:
         >>> import jax.numpy as jnp
         >>> mixer = make(dim=8, heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)
@@ -88,11 +94,8 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
         qkvo, beta = jax.random.split(key)
         return qkvo_init(qkvo, dim, heads) | {"beta": linear_init(beta, dim, heads)}
 
-    def inputs(params, x, positions):
-        arrays = {
-            name: split_heads(jax.nn.silu(linear(x, params[name])), heads)
-            for name in ("query", "key", "value")
-        }
+    def inputs(params, maps, x, positions):
+        arrays = {name: split_heads(jax.nn.silu(array), heads) for name, array in maps.items()}
         return arrays | {"beta": jax.nn.sigmoid(linear(x, params["beta"]))}
 
     return recurrent_mixer(

@@ -24,10 +24,22 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
+from jattn.checks import check_count, check_number, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.convolutions import depthwise
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_heads,
+    split_qkv,
+)
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_grid, check_heads
 from jattn.mechanisms.linear.linear_attention import linear_attention
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 from jattn.recurrence.feature_maps import relu
 
 POWER, SHARE = 3.0, 0.01  # where g and l start
@@ -197,17 +209,18 @@ def make(
 
     Example:
         >>> mixer = make(dim=8, heads=2, projections=3, powers=9, shares=9, grid=(2, 3))
-        >>> params = mixer.init(jax.random.key(0))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
         >>> params["redundant_query"].shape, params["power"]["key"].shape
         ((3, 8, 8), (9,))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 8))).shape
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 8))).shape
         (1, 6, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     size = dim // heads
     for name, count in (("projections", projections), ("powers", powers), ("shares", shares)):
-        if count < 1:
-            raise ValueError(f"{name}: expected at least 1, got {count}")
+        check_count(name, count)
+    check_number("scale", scale)
+    grid = None if grid is None else check_grid(grid)
     # What each router scores: the tokens, one vector of a head, or a head's two vectors.
     routers = {
         "projection": (("query", "key"), dim, projections),
@@ -218,18 +231,18 @@ def make(
 
     def init(key):
         base, banks, convolution, own = jax.random.split(key, 4)
-        params: dict[str, Any] = p.qkvo_init(base, dim, heads)
+        params: dict[str, Any] = qkvo_init(base, dim, heads)
         for name, k in zip(PARTS[2:], jax.random.split(banks), strict=True):
             keys = jax.random.split(k, projections)
-            params[name] = jnp.stack([p.linear_init(one, dim, dim) for one in keys])
+            params[name] = jnp.stack([linear_init(one, dim, dim) for one in keys])
         params["power"] = {part: jnp.full(powers, POWER) for part in PARTS}
         params["share"] = jnp.full(shares, SHARE)
         if grid is not None:
-            params["convolution"] = p.linear_init(convolution, 9, dim).reshape(3, 3, dim)
+            params["convolution"] = linear_init(convolution, 9, dim).reshape(3, 3, dim)
         if routed:
             params["router"] = {
                 name: {
-                    part: p.linear_init(jax.random.fold_in(jax.random.fold_in(own, i), j), n, count)
+                    part: linear_init(jax.random.fold_in(jax.random.fold_in(own, i), j), n, count)
                     for j, part in enumerate(parts)
                 }
                 for i, (name, (parts, n, count)) in enumerate(routed.items())
@@ -248,21 +261,18 @@ def make(
         bank = params[f"redundant_{part}"].astype(x.dtype)
         every = jnp.einsum("btm,nmk->btnk", x, bank)
         if projections == 1:
-            return p.split_heads(every[:, :, 0], heads)
-        scores = p.linear(x, params["router"]["projection"][part])
+            return split_heads(every[:, :, 0], heads)
+        scores = linear(x, params["router"]["projection"][part])
         chosen = jnp.einsum("btn,btnk->btk", st_argmax_route(scores), every)
-        return p.split_heads(chosen, heads)
+        return split_heads(chosen, heads)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if grid is not None:
-            p.no_context("dydila on a grid", context)
-        source = p.check_tokens(dim, x, context, positions)
+    def apply(parts, params, given):
+        x, source, real = given.x, given.source, given.real
         if grid is not None and x.shape[1] != grid[0] * grid[1]:
             raise ValueError(
                 f"x: expected {grid[0]} x {grid[1]} = {grid[0] * grid[1]} tokens, got {x.shape[1]}"
             )
-        real = p.padding(mask, *source.shape[:2])
-        query, keys, value = p.qkv(params, x, source, heads, heads)
+        query, keys, value = split_qkv(parts.project(params, x, source), heads, heads)
         pairs = {
             "query": (query, redundant(params, "query", x)),
             "key": (keys, redundant(params, "key", source)),
@@ -279,16 +289,25 @@ def make(
             gamma_qp=gammas["redundant_query"], gamma_kp=gammas["redundant_key"],
             lam_q=lams["query"], lam_k=lams["key"], scale=scale, mask=real,
         )  # fmt: skip
-        merged = p.merge_heads(out)
+        merged = merge_heads(out)
         if grid is not None:
-            values = p.merge_heads(value)
+            values = merge_heads(value)
             values = values if real is None else jnp.where(real[..., None], values, 0)
             image = values.reshape(len(values), *grid, -1)
-            detail = p.depthwise(image, params["convolution"])
+            detail = depthwise(image, params["convolution"])
             merged = merged + detail.reshape(merged.shape)
-        return p.project_out(params, merged)
+        return parts.output(params, merged, x)
 
-    return Mixer(init, apply)
+    return framed_parts(
+        "dydila" if grid is None else "dydila on a grid",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="padding",
+        causal=False,
+        cross=grid is None,
+    )
 
 
 MECHANISM = Mechanism(
@@ -304,5 +323,7 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=False,
     cost="linear",
+    equivariant=True,
+    documents="never",
     parameters=("redundant_query", "redundant_key", "power", "share"),
 )

@@ -24,14 +24,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_number, check_shape
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 
 
 class FlowState(NamedTuple):
-    """What causal flow attention remembers: sums over the tokens so far.
+    """State of causal flow attention: sums over the tokens so far.
 
     Attributes:
         count: how many tokens.
@@ -237,41 +239,31 @@ def make(*, dim: int, heads: int, causal: bool = False, eps: float = 1e-6) -> Mi
 
     Example:
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
+    check_number("eps", eps, above=0)
     size = dim // heads
 
-    def init(key):
-        return p.qkvo_init(key, dim, heads)
-
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal flow_attention", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
+    def core(params, query, key, value, context, **carry):
         # Padding of x takes from the flow no more than it gives to it.
-        sinks = real if context is None and not causal else None
-        out = flow_attention(
-            *p.qkv(params, x, source, heads, heads),
-            causal=causal, eps=eps, mask=real, query_mask=sinks,
+        sinks = None if context.crossed or causal else context.real
+        return flow_attention(
+            query, key, value,
+            causal=causal, eps=eps, mask=context.real, query_mask=sinks, **carry,
         )  # fmt: skip
-        return p.output(params, out)
 
-    def init_state(params, batch_size, max_length):
-        return empty_state(batch_size, heads, size, size, params["value"].dtype)
-
-    def step(params, x, state):
-        x = x[:, None]
-        out, state = flow_attention(
-            *p.qkv(params, x, x, heads, heads),
-            causal=True, eps=eps, initial_state=state, return_state=True,
-        )  # fmt: skip
-        return p.output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "flow_attention",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        core=core,
+        empty_state=lambda batch, dtype: empty_state(batch, heads, size, size, dtype),
+        documents=False,
+    )
 
 
 MECHANISM = Mechanism(
@@ -287,4 +279,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="never",
 )

@@ -5,7 +5,8 @@ Paper: Gated Delta Networks, arXiv 2412.06464.
     S'_t = exp(g_t) S_{t-1},    S_t = S'_t + beta_t k_t (v_t - S'_t^T k_t)^T,    o_t = S_t^T q_t
     g_t = -exp(a) softplus(w.x_t + b),    beta_t = sigmoid(u.x_t)
 
-with queries and keys of unit norm, and a, b, w, u of each head.
+with queries and keys of unit norm, and a, b, w, u of each head. At first the heads forget over 4096
+tokens and less, each over its own number of them: see `jattn.mechanisms.layers.gates`.
 
 Distinctive: the gate clears the whole memory at once, which the delta rule cannot, and the delta
 rule replaces single associations, which a gate cannot. The correction looks at the decayed
@@ -19,19 +20,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.linear.recurrent_mixer import recurrent_mixer, unit_norm
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.projections import check_heads, linear, linear_init, qkvo_init, split_heads
+from jattn.checks import check_count
+from jattn.mechanisms.frames.recurrent_mixer import recurrent_mixer
+from jattn.mechanisms.layers.gates import horizons
+from jattn.mechanisms.layers.heads import qkvo_init, split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.norms import unit_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 
 
 def gated_delta_rule(
-    query: Float[Array, "b t h d"],
+    query: Float[Array, "b t gq d"],
     key: Float[Array, "b t g d"],
-    value: Float[Array, "b t g e"],
+    value: Float[Array, "b t gv e"],
     beta: Float[Array, "b t h"],
     decay: Float[Array, "b t h"],
     *,
@@ -41,9 +47,9 @@ def gated_delta_rule(
     """The gated delta rule on arrays; queries and keys are brought to unit norm here.
 
     Args:
-        query: `[b, t, h, d]`.
+        query: `[b, t, gq, d]`; there are as many heads h as queries or values.
         key: `[b, t, g, d]`, g dividing h.
-        value: `[b, t, g, e]`.
+        value: `[b, t, gv, e]`.
         beta: strength of writing, `[b, t, h]`, in [0, 1].
         decay: logarithm of what is kept, `[b, t, h]`, <= 0.
         initial_state: as in `recur`.
@@ -63,13 +69,33 @@ def gated_delta_rule(
     )  # fmt: skip
 
 
-def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
+def rates_init(key: jax.Array, dim: int, heads: int) -> dict[str, Float[Array, "..."]]:
+    """Parameters of beta and of `log_decay`, of each head."""
+    of_beta, of_decay = jax.random.split(key)
+    step = jnp.asarray(1 / horizons(heads), jnp.float32)
+    return {
+        "beta": linear_init(of_beta, dim, heads),
+        "decay": linear_init(of_decay, dim, heads),
+        "decay_bias": step + jnp.log(-jnp.expm1(-step)),  # softplus of it is `step`
+        "decay_log_rate": jnp.zeros(heads),
+    }
+
+
+def log_decay(params: Any, x: Float[Array, "b t m"]) -> Float[Array, "b t h"]:
+    """`-exp(a) softplus(w.x + b)` of each head."""
+    step = jax.nn.softplus(linear(x, params["decay"]) + params["decay_bias"])
+    return -jnp.exp(params["decay_log_rate"]) * step
+
+
+def make(*, dim: int, heads: int, causal: bool = True, value_heads: int | None = None) -> Mixer:
     """The gated delta rule between projections, with an output gate as in the paper.
 
     Args:
         dim: model dimension m.
-        heads: heads h, dividing m.
+        heads: heads of queries and keys, dividing m, of m / heads channels each.
         causal: there is only a causal form.
+        value_heads: heads of values, a multiple of `heads`, of as many channels; a query and its
+            key serve several of them (as in Qwen3-Next). None: as many as heads.
 
     Returns:
         A `Mixer`.
@@ -79,36 +105,36 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
 
     Example:
         >>> mixer = make(dim=8, heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)
     size = dim // heads
+    memories = heads
+    if value_heads is not None:
+        check_count("value_heads", value_heads)
+        memories = value_heads
+        if value_heads % heads:
+            raise ValueError(
+                f"value_heads: expected a multiple of heads={heads}, got {value_heads}"
+            )
 
     def init(key):
-        keys = jax.random.split(key, 6)
-        # At first the gates of the heads forget over about 1 to 1000 tokens (those of Mamba-2).
-        rate = jax.random.uniform(keys[4], (heads,), minval=1.0, maxval=16.0)
-        step = jnp.exp(
-            jax.random.uniform(keys[5], (heads,), minval=np.log(1e-3), maxval=np.log(0.1))
-        )
-        return qkvo_init(keys[0], dim, heads) | {
-            "beta": linear_init(keys[1], dim, heads),
-            "gate": linear_init(keys[2], dim, dim),
-            "decay": linear_init(keys[3], dim, heads),
-            "decay_bias": step + jnp.log(-jnp.expm1(-step)),  # softplus of it is `step`
-            "decay_log_rate": jnp.log(rate),
-        }
+        qkvo, gate, rates = jax.random.split(key, 3)
+        params = qkvo_init(qkvo, dim, heads)
+        of_value, of_output = jax.random.split(jax.random.fold_in(qkvo, 1))
+        if memories != heads:
+            params["value"] = linear_init(of_value, dim, memories * size)
+            params["output"] = linear_init(of_output, memories * size, dim)
+        gate = {"gate": linear_init(gate, dim, memories * size)}
+        return params | rates_init(rates, dim, memories) | gate
 
-    def inputs(params, x, positions):
-        arrays = {
-            name: split_heads(jax.nn.silu(linear(x, params[name])), heads)
-            for name in ("query", "key", "value")
-        }
-        step = jax.nn.softplus(linear(x, params["decay"]) + params["decay_bias"])
-        decay = -jnp.exp(params["decay_log_rate"]) * step
-        return arrays | {"beta": jax.nn.sigmoid(linear(x, params["beta"])), "decay": decay}
+    def inputs(params, maps, x, positions):
+        counts = {"query": heads, "key": heads, "value": memories}
+        arrays = {n: split_heads(jax.nn.silu(maps[n]), count) for n, count in counts.items()}
+        beta = jax.nn.sigmoid(linear(x, params["beta"]))
+        return arrays | {"beta": beta, "decay": log_decay(params, x)}
 
     return recurrent_mixer(
         "gated_delta_rule",
@@ -116,7 +142,7 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
         inputs=inputs,
         core=gated_delta_rule,
         dim=dim,
-        memory=(heads, size, size),
+        memory=(memories, size, size),
     )
 
 

@@ -6,7 +6,8 @@ Paper: Gated Linear Attention Transformers with Hardware-Efficient Training, arX
     g_t = log sigmoid(W_up W_down x_t + b) / 16
 
 Distinctive: a gate for every key channel, so that parts of the memory can be kept while others are
-cleared. Dividing the logarithm by 16 makes slow forgetting the default.
+cleared. Dividing the logarithm by 16 makes slow forgetting the default; b begins with heads that
+forget over 4096 tokens and less, each over its own number of them.
 
 Limits: the same decay in all channels, for all tokens, is retention; g = 0 is linear attention
 with identity features, unnormalised.
@@ -16,11 +17,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.linear.recurrent_mixer import recurrent_mixer
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.projections import check_heads, linear, linear_init, qkvo_init, split_heads
+from jattn.mechanisms.frames.recurrent_mixer import recurrent_mixer
+from jattn.mechanisms.layers.gates import horizons
+from jattn.mechanisms.layers.heads import qkvo_init, split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 
 RANK = 16  # of the gate's projection
@@ -76,8 +82,8 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
 
     Example:
         >>> mixer = make(dim=8, heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)
@@ -85,17 +91,17 @@ def make(*, dim: int, heads: int, causal: bool = True) -> Mixer:
 
     def init(key):
         qkvo, gate, down, up = jax.random.split(key, 4)
+        # The gate whose logarithm, divided by 16, is -1 / horizon.
+        bias = -np.log(np.expm1(SLOWNESS / horizons(heads)))
         return qkvo_init(qkvo, dim, heads) | {
             "gate": linear_init(gate, dim, dim),
             "decay_down": linear_init(down, dim, RANK),
             "decay_up": linear_init(up, RANK, dim),
-            "decay_bias": jnp.zeros(dim),
+            "decay_bias": jnp.asarray(np.repeat(bias, size), jnp.float32),
         }
 
-    def inputs(params, x, positions):
-        arrays = {
-            name: split_heads(linear(x, params[name]), heads) for name in ("query", "key", "value")
-        }
+    def inputs(params, maps, x, positions):
+        arrays = {name: split_heads(array, heads) for name, array in maps.items()}
         gate = linear(linear(x, params["decay_down"]), params["decay_up"]) + params["decay_bias"]
         return arrays | {"decay": split_heads(jax.nn.log_sigmoid(gate) / SLOWNESS, heads)}
 

@@ -20,14 +20,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jattn.attention import masks
 from jattn.attention.attend import attend
-from jattn.checks import check_choice, check_shape
-from jattn.mechanisms import projections as p
+from jattn.checks import check_choice, check_flag, check_shape
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.layers.heads import qkvo_init
+from jattn.mechanisms.layers.size_checks import check_heads
 from jattn.mechanisms.linear.linear_attention import linear_attention
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 FEATURE_MAPS = ("softmax_dim", "exp", "exp_dim", "joint_softmax")
 EPSILON = 1e-12  # the least feature, and what is added to the normaliser
@@ -110,6 +113,7 @@ def hedgehog(
     feature_map: str = "softmax_dim",
     causal: bool = False,
     mask: Array | None = None,
+    starts: Bool[Array, "b t"] | None = None,
     initial_state: Array | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair: see Returns.
@@ -124,6 +128,7 @@ def hedgehog(
         feature_map: as in `hedgehog_features`.
         causal: token t sees tokens <= t.
         mask: True for real keys, bool `[b, s]`; None if all are.
+        starts: causal only; True where a document begins, which sees nothing of those before.
         initial_state: causal only; `[b, h, 2d, e + 1]`, the last column for the sum of weights.
         return_state: causal only; return the state after the last token, too.
 
@@ -154,6 +159,7 @@ def hedgehog(
         normalize=False,
         causal=causal,
         mask=mask,
+        starts=starts,
         initial_state=initial_state,
         return_state=return_state,
     )
@@ -209,9 +215,9 @@ def distillation_loss(
     phi_k = hedgehog_features(key, **key_map, feature_map=feature_map)
     phi_k = jnp.repeat(phi_k, query.shape[2] // key.shape[2], axis=2)
     weights = jnp.einsum("bthn,bshn->bhts", phi_q, phi_k)
-    seen = jnp.tril(jnp.ones(weights.shape[-2:], bool)) if causal else True
-    total = jnp.where(seen, weights, 0).sum(-1, keepdims=True) + EPSILON
-    return -jnp.where(seen, teacher * jnp.log(weights / total), 0).sum(-1).mean()
+    visible = jnp.tril(jnp.ones(weights.shape[-2:], bool)) if causal else True
+    total = jnp.where(visible, weights, 0).sum(-1, keepdims=True) + EPSILON
+    return -jnp.where(visible, teacher * jnp.log(weights / total), 0).sum(-1).mean()
 
 
 def make(
@@ -239,48 +245,42 @@ def make(
 
     Example:
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     check_choice("feature_map", feature_map, FEATURE_MAPS)
+    check_flag("bias", bias)
     size = dim // heads
 
     def init(key):
-        params: dict[str, Any] = p.qkvo_init(key, dim, heads)
+        params: dict[str, Any] = qkvo_init(key, dim, heads)
         for name in ("query_map", "key_map"):
             params[name] = {"weight": jnp.tile(jnp.eye(size), (heads, 1, 1))}
             if bias:
                 params[name]["bias"] = jnp.zeros((heads, size))
         return params
 
-    def mix(params, x, source, **options):
+    def core(params, query, key, value, context, **carry):
         return hedgehog(
-            *p.qkv(params, x, source, heads, heads),
-            params["query_map"],
-            params["key_map"],
-            feature_map=feature_map,
-            causal=causal,
-            **options,
-        )
+            query, key, value, params["query_map"], params["key_map"],
+            feature_map=feature_map, causal=causal, mask=context.real, starts=context.starts,
+            **carry,
+        )  # fmt: skip
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal hedgehog", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
-        return p.output(params, mix(params, x, source, mask=real))
+    def empty_state(batch, dtype):
+        return jnp.zeros((batch, heads, 2 * size, size + 1), dtype)
 
-    def init_state(params, batch_size, max_length):
-        return jnp.zeros((batch_size, heads, 2 * size, size + 1), params["value"].dtype)
-
-    def step(params, x, state):
-        x = x[:, None]
-        out, state = mix(params, x, x, initial_state=state, return_state=True)
-        return p.output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "hedgehog",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        core=core,
+        empty_state=empty_state,
+        init=init,
+    )
 
 
 MECHANISM = Mechanism(
@@ -296,5 +296,7 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
     parameters=("query_map", "key_map"),
 )

@@ -19,17 +19,12 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_choice
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.projections import (
-    check_heads,
-    check_tokens,
-    linear,
-    output,
-    padding,
-    qkvo_init,
-    split_heads,
-)
+from jattn.checks import check_choice, check_flag
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.frames.recurrent_mixer import resets
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 from jattn.recurrence.feature_maps import FEATURE_MAPS
 
@@ -45,6 +40,7 @@ def linear_attention(
     normalize: bool = True,
     causal: bool = False,
     mask: Bool[Array, "b s"] | None = None,
+    starts: Bool[Array, "b t"] | None = None,
     initial_state: Float[Array, "b h d n"] | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair: see Returns.
@@ -58,6 +54,7 @@ def linear_attention(
         normalize: divide by the sum of weights; features must not be negative then.
         causal: token t sees tokens <= t.
         mask: True for real keys, `[b, s]`; None if all are.
+        starts: causal only; True where a document begins, which sees nothing of those before.
         initial_state: causal only; the state before the first token, `[b, h, d, e]`, with
             `normalize` `[b, h, d, e + 1]`, the last column for the sum of weights.
         return_state: causal only; return the state after the last token, too.
@@ -87,7 +84,10 @@ def linear_attention(
         value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     state = None
     if causal:
-        out, state = recur(query, key, value, initial_state=initial_state, return_state=True)
+        out, state = recur(
+            query, key, value,
+            decay=resets(starts, query.shape[2]), initial_state=initial_state, return_state=True,
+        )  # fmt: skip
     else:
         state = jnp.einsum("bsgd,bsge->bgde", key, value)
         shared = query.shape[2] // key.shape[2]
@@ -124,41 +124,27 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
     check_heads(dim, heads)
     check_choice("feature_map", feature_map, sorted(FEATURE_MAPS))
-    options: dict[str, Any] = {"feature_map": feature_map, "normalize": normalize, "causal": causal}
+    check_flag("normalize", normalize)
     size = dim // heads
 
-    def init(key):
-        return qkvo_init(key, dim, heads)
+    def core(params, query, key, value, context, **carry):
+        return linear_attention(
+            query, key, value, feature_map=feature_map, normalize=normalize,
+            causal=causal, mask=context.real, starts=context.starts, **carry,
+        )  # fmt: skip
 
-    def arrays(params, x, source):
-        parts = (("query", x), ("key", source), ("value", source))
-        return [split_heads(linear(of, params[name]), heads) for name, of in parts]
+    def empty_state(batch, dtype):
+        return jnp.zeros((batch, heads, size, size + normalize), dtype)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal and context is not None:
-            raise ValueError("context: causal linear attention mixes x with itself; expected None")
-        source = check_tokens(dim, x, context, positions)
-        real = padding(mask, *source.shape[:2])
-        out = linear_attention(*arrays(params, x, source), mask=real, **options)
-        return output(params, out)
-
-    def init_state(params, batch_size, max_length):
-        return jnp.zeros((batch_size, heads, size, size + normalize))
-
-    def step(params, x, state):
-        x = x[:, None]
-        out, state = linear_attention(
-            *arrays(params, x, x), initial_state=state, return_state=True, **options
-        )
-        return output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "linear_attention", dim=dim, heads=heads, causal=causal, core=core, empty_state=empty_state
+    )
 
 
 MECHANISM = Mechanism(
@@ -174,4 +160,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
 )

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jattn.checks import check_choice
+from jattn.checks import check_choice, check_count, check_number
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
 from jattn.mechanisms.linear.parallax import (
     by_query_blocks,
     check_inputs,
@@ -37,8 +38,8 @@ from jattn.mechanisms.linear.parallax import (
     softmax_weights,
     tilt,
 )
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 SOLVERS = ("cg", "exact")
 Vectors = Float[Array, "b t h d"]
@@ -264,20 +265,18 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     check_choice("solver", solver, SOLVERS)
-    if not ridge > 0:
-        raise ValueError(f"ridge: expected a positive number, got {ridge}")
-    if iterations < 1:
-        raise ValueError(f"iterations: expected at least 1, got {iterations}")
+    check_number("ridge", ridge, above=0)
+    check_count("iterations", iterations)
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         return local_linear_attention(
             query, key, value,
-            ridge=ridge, mask=scene.mask, solver=solver, iterations=iterations,
+            ridge=ridge, mask=context.mask, solver=solver, iterations=iterations,
         )  # fmt: skip
 
     return attention_mixer(
@@ -305,4 +304,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

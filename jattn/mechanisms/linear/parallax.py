@@ -27,9 +27,11 @@ from jaxtyping import Array, Bool, Float
 
 from jattn.attention import attend, masks
 from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 
 def covariance_attention(
@@ -162,7 +164,7 @@ def by_query_blocks(
     b, h, t, s = (sizes[axis] for axis in "bhts")
     if mask is not None:
         mask = masks.as_mask(mask)
-        mask.check(b, h, t, s)
+        mask = mask.fit(b, h, t, s)
     if block_size is None or t <= block_size:
         return function(rows, None if mask is None else mask.dense(t, s))
     count = -(-t // block_size)
@@ -204,14 +206,14 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
 
-    def core(params, query, key, value, scene):
-        probe = p.split_heads(p.linear(scene.x, params["probe"]), heads)
-        return covariance_attention(query, probe, key, value, mask=scene.mask)
+    def core(params, query, key, value, context):
+        probe = split_heads(linear(context.x, params["probe"]), heads)
+        return covariance_attention(query, probe, key, value, mask=context.mask)
 
     return attention_mixer(
         "parallax",
@@ -220,7 +222,7 @@ def make(
         causal=causal,
         kv_heads=kv_heads,
         core=core,
-        init=lambda key: {"probe": p.linear_init(key, dim, dim)},
+        init=lambda key: {"probe": linear_init(key, dim, dim)},
         window=window,
     )
 
@@ -238,5 +240,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=("probe",),
 )

@@ -21,11 +21,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
+from jattn.checks import check_choice, check_count
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.layers.norms import unit
+from jattn.mechanisms.layers.size_checks import check_heads
 from jattn.mechanisms.linear.linear_attention import linear_attention
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.softplus_attention import unit
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence.feature_maps import taylor_features
 
 NORMALIZERS = ("sum", "l2")
@@ -40,6 +42,7 @@ def taylor_rnn(
     normalizer: str = "sum",
     causal: bool = False,
     mask: Bool[Array, "b s"] | None = None,
+    starts: Bool[Array, "b t"] | None = None,
     initial_state: Float[Array, "b h n k"] | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair: see Returns.
@@ -53,6 +56,7 @@ def taylor_rnn(
         normalizer: what divides: the `"sum"` of weights, or the length of the read, `"l2"`.
         causal: token t sees tokens <= t.
         mask: True for real keys, `[b, s]`; None if all are.
+        starts: causal only; True where a document begins, which sees nothing of those before.
         initial_state: causal only; `[b, h, (d + N choose N), e]`, with `"sum"` e + 1 columns, the
             last one for the weights.
         return_state: causal only; return the state behind the last token, too.
@@ -90,6 +94,7 @@ def taylor_rnn(
         normalize=False,
         causal=causal,
         mask=mask,
+        starts=starts,
         initial_state=initial_state,
         return_state=True,
     )
@@ -104,6 +109,7 @@ def taylor_rnn(
 
 def _check_order(order: int, normalizer: str) -> None:
     check_choice("normalizer", normalizer, NORMALIZERS)
+    check_count("order", order, -1)
     if order < 0 or (normalizer == "sum" and order % 2):
         even = "an even number" if normalizer == "sum" else "a number"
         raise ValueError(f"order: expected {even} of 0 or more, got {order}")
@@ -130,39 +136,27 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     _check_order(order, normalizer)
     size = dim // heads
 
-    def init(key):
-        return p.qkvo_init(key, dim, heads)
+    def core(params, query, key, value, context, **carry):
+        return taylor_rnn(
+            query, key, value, order,
+            normalizer=normalizer, causal=causal, mask=context.real, starts=context.starts, **carry,
+        )  # fmt: skip
 
-    def mix(params, x, source, **options):
-        arrays = p.qkv(params, x, source, heads, heads)
-        return taylor_rnn(*arrays, order, normalizer=normalizer, causal=causal, **options)
-
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal softmax_rnn", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
-        return p.output(params, mix(params, x, source, mask=real))
-
-    def init_state(params, batch_size, max_length):
+    def empty_state(batch, dtype):
         features = math.comb(size + order, order)
-        shape = (batch_size, heads, features, size + (normalizer == "sum"))
-        return jnp.zeros(shape, params["value"].dtype)
+        return jnp.zeros((batch, heads, features, size + (normalizer == "sum")), dtype)
 
-    def step(params, x, state):
-        x = x[:, None]
-        out, state = mix(params, x, x, initial_state=state, return_state=True)
-        return p.output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "softmax_rnn", dim=dim, heads=heads, causal=causal, core=core, empty_state=empty_state
+    )
 
 
 MECHANISM = Mechanism(
@@ -178,4 +172,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
 )

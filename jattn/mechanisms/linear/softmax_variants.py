@@ -22,6 +22,7 @@ of one number a head vanishes in a norm that follows it; combine this mixer with
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -30,12 +31,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
+from jattn.attention.mask_parts import conjuncts, is_of_keys
 from jattn.attention.normalizers import Normalizer
-from jattn.checks import check_choice, check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
-from jattn.mechanisms.softmax.softplus_attention import unit
+from jattn.checks import check_choice, check_flag, check_number, check_shape
+from jattn.mechanisms.frames.attention_mixer import AttentionContext, attention_mixer, per_head
+from jattn.mechanisms.layers.heads import split_qkv
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.norms import layer_norm, rms_norm, unit
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence.feature_maps import elu1, relu
 
 FEATURES = {"relu": relu, "elu": elu1, "cosine": unit}
@@ -46,7 +51,7 @@ COSINE_POWER = 0.5  # logit of the power of the length that "cosine" starts from
 
 
 class Variant(NamedTuple):
-    """What stands where in the formula; see the module's docstring.
+    """Names what stands where in the formula; see the module's docstring.
 
     Attributes:
         numerator: one of NUMERATORS.
@@ -138,10 +143,15 @@ def check_variant(variant: Variant) -> None:
     check_choice("numerator", variant.numerator, NUMERATORS)
     check_choice("normalizer", variant.normalizer, NORMALIZERS)
     check_choice("post", variant.post, POSTS)
+    check_flag("in_gate", variant.in_gate)
+    check_flag("out_gate", variant.out_gate)
+    if variant.clamp not in (None, math.inf):
+        check_number("clamp", variant.clamp)
     order, taylor = variant.order, variant.numerator == "taylor"
-    if (order is None or order < 0) if taylor else order is not None:
-        wanted = "0 or more" if taylor else "None"
-        raise ValueError(f"order: expected {wanted} with {variant.numerator!r}, got {order}")
+    if taylor and (isinstance(order, bool) or not isinstance(order, int) or order < 0):
+        raise ValueError(f"order: expected 0 or more with 'taylor', got {order!r}")
+    if not taylor and order is not None:
+        raise ValueError(f"order: expected None with {variant.numerator!r}, got {order!r}")
     signed = variant.numerator == "cosine" or (taylor and (order or 0) % 2)
     if signed and variant.normalizer == "sum":
         of_order = f" of order {order}" if taylor else ""
@@ -163,7 +173,7 @@ def softmax_variant(
     post: str = "none",
     in_gate: Float[Array, "b s g"] | None = None,
     out_gate: Float[Array, "b t h"] | None = None,
-    seen: Int[Array, "#b #t"] | None = None,
+    visible_keys: Int[Array, "#b #t"] | Int[Array, "#b #t #h"] | None = None,
     mask=None,
 ) -> Float[Array, "b t h e"]:
     """Softmax attention with other parts; see the module's docstring.
@@ -181,8 +191,8 @@ def softmax_variant(
         in_gate: a factor of each value, `[b, s, g]`. The paper's cosine attention has the number
             of keys to a learned negative power.
         out_gate: a factor of each output, `[b, t, h]`, before `post`.
-        seen: how many keys each query may see, broadcastable to `[b, t]`, for `"length"`; default
-            all s.
+        visible_keys: how many keys each query may see, broadcastable to `[b, t]` or `[b, t, h]`,
+            for `"length"`; default all s.
         mask: anything `jattn.attend` takes.
 
     Returns:
@@ -226,19 +236,40 @@ def softmax_variant(
         total = jnp.maximum(out[..., -1:], 1)
         out = out[..., :-1] / (lax.stop_gradient(total) if normalizer == "detach" else total)
     elif normalizer == "length":
-        count = jnp.full((1, 1), sizes["s"]) if seen is None else jnp.maximum(seen, 1)
-        out = out / count[..., None, None].astype(wide)
+        count = (
+            jnp.full((1, 1), sizes["s"]) if visible_keys is None else jnp.maximum(visible_keys, 1)
+        )
+        out = out / per_head(count)[..., None].astype(wide)
     if out_gate is not None:
         check_shape("out_gate", out_gate, "b t h", sizes)
         out = out * out_gate[..., None].astype(wide)
     if post == "l2":
         out = unit(out)
     elif post == "rms":
-        out = p.rms_norm(out)
+        out = rms_norm(out)
     elif post == "layer":
         size = sizes["e"]
-        out = p.layer_norm(out, jnp.ones(size, wide), jnp.zeros(size, wide))
+        out = layer_norm(out, jnp.ones(size, wide), jnp.zeros(size, wide))
     return out.astype(dtype)
+
+
+def _counts_of_keys(
+    context: AttentionContext, query: Array, key: Array, causal: bool
+) -> Int[Array, "#b #s #g"]:
+    """Counts the keys of which each key is one: as many as it could see itself."""
+    if causal and query.shape[1] != key.shape[1]:  # a step sees one query, and a cache without gaps
+        return jnp.arange(1, key.shape[1] + 1)[None, :, None]
+    visible_keys = context.visible_keys()
+    if context.crossed:
+        if not all(map(is_of_keys, conjuncts(context.mask))):
+            raise ValueError(
+                "mask: cosine attention counts the keys of a context; expected padding, the same "
+                "for all queries"
+            )
+        visible_keys = visible_keys[:, :1]
+    if visible_keys.shape[2] not in (1, key.shape[2]):
+        raise ValueError("mask: cosine attention counts keys; expected the same mask for all heads")
+    return visible_keys
 
 
 def make(
@@ -268,15 +299,17 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True, variant="gated_softmax")
-        >>> params = mixer.init(jax.random.key(0))
-        >>> sorted(params)[:4], jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> sorted(params)[:4], jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (['in_gate', 'key', 'norm_scale', 'norm_shift'], (1, 6, 32))
     """
     if isinstance(variant, str):
         check_choice("variant", variant, list(VARIANTS))
+    elif not isinstance(variant, Variant):
+        raise ValueError(f"variant: expected a name or a Variant, got a {type(variant).__name__}")
     chosen = VARIANTS[variant] if isinstance(variant, str) else variant
     check_variant(chosen)
-    p.check_heads(dim, heads, kv_heads)
+    check_heads(dim, heads, kv_heads)
     groups = heads if kv_heads is None else kv_heads
     cosine = chosen.numerator == "cosine"
 
@@ -288,7 +321,7 @@ def make(
             ("out_gate", chosen.out_gate, heads, keys[1]),
         ):
             if wanted:
-                weight = p.linear_init(k, dim, gates)
+                weight = linear_init(k, dim, gates)
                 params[name] = {"weight": weight, "bias": jnp.zeros(gates)}
         if chosen.post in ("rms", "layer"):
             params["norm_scale"] = jnp.ones(dim // heads)
@@ -299,23 +332,21 @@ def make(
         return params
 
     def gate(params, x):
-        return jax.nn.sigmoid(p.linear(x, params["weight"]) + params["bias"].astype(x.dtype))
+        return jax.nn.sigmoid(linear(x, params["weight"]) + params["bias"].astype(x.dtype))
 
-    def project(params, x, context):
-        query, key, value = p.qkv(params, x, context, heads, groups)
+    def prepare(params, maps, x, source):
+        query, key, value = split_qkv(maps, heads, groups)
         if chosen.in_gate:
-            value = value * gate(params["in_gate"], context)[..., None]
+            value = value * gate(params["in_gate"], source)[..., None]
         return query, key, value
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         in_gate = None
         if cosine:
-            # Each key counts what it could see. A step sees one query, and a cache without gaps.
-            stepping = causal and query.shape[1] != key.shape[1]
-            count = jnp.arange(1, key.shape[1] + 1)[None] if stepping else scene.seen
+            count = _counts_of_keys(context, query, key, causal)
             wide = jnp.promote_types(value.dtype, jnp.float32)
             power = jax.nn.sigmoid(params["power"].astype(wide))
-            in_gate = jnp.maximum(count, 1)[..., None] ** -power
+            in_gate = jnp.maximum(count, 1) ** -power
             in_gate = jnp.broadcast_to(in_gate, key.shape[:3])
         out = softmax_variant(
             query,
@@ -327,9 +358,9 @@ def make(
             normalizer=chosen.normalizer,
             post=chosen.post,
             in_gate=in_gate,
-            out_gate=gate(params["out_gate"], scene.x) if chosen.out_gate else None,
-            seen=scene.seen,
-            mask=scene.mask,
+            out_gate=gate(params["out_gate"], context.x) if chosen.out_gate else None,
+            visible_keys=context.visible_keys() if chosen.normalizer == "length" else None,
+            mask=context.mask,
         )
         if "norm_scale" in params:
             out = out * params["norm_scale"].astype(out.dtype)
@@ -345,7 +376,7 @@ def make(
         core=core,
         kv_heads=kv_heads,
         init=init,
-        project=project,
+        prepare=prepare,
         rotary=rotary,
         self_only=cosine and causal,
     )
@@ -364,4 +395,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

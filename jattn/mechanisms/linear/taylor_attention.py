@@ -17,11 +17,15 @@ alone may come near zero, so "separate" is not for training.
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.frames.recurrent_mixer import resets
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 from jattn.recurrence.feature_maps import taylor_features
 
@@ -36,6 +40,7 @@ def taylor_attention(
     normalize: str = "common",
     causal: bool = False,
     mask: Bool[Array, "b s"] | None = None,
+    starts: Bool[Array, "b t"] | None = None,
     initial_state: Float[Array, "b h n k"] | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair: see Returns.
@@ -48,6 +53,7 @@ def taylor_attention(
         normalize: `"common"`, or `"separate"` for each order.
         causal: token t sees tokens <= t.
         mask: True for real keys, `[b, s]`; default all are.
+        starts: causal only; True where a document begins, which sees nothing of those before.
         initial_state: causal only; `[b, h, n, e + 1]`, n = 1 + d + d (d + 1) / 2; the last column
             is for the weights.
         return_state: causal only; return the state behind the last token, too.
@@ -83,7 +89,8 @@ def taylor_attention(
 
     def total(query):
         if causal:
-            return recur(query, key, value, initial_state=state, return_state=True)
+            decay = resets(starts, query.shape[2])
+            return recur(query, key, value, decay=decay, initial_state=state, return_state=True)
         return jnp.einsum("bthn,bhne->bthe", query, state), state
 
     def quotient(sums):
@@ -95,7 +102,7 @@ def taylor_attention(
         out = quotient(read)
     else:
         # Each order reads its own features of the same state.
-        order = jnp.repeat(jnp.arange(3), jnp.array([phi.shape[-1] for phi in parts[0]]))
+        order = np.repeat(np.arange(3), [phi.shape[-1] for phi in parts[0]])
         reads = [total(jnp.where(order == degree, query, 0)) for degree in range(3)]
         out = quotient(reads[0][0]) + quotient(reads[1][0]) + quotient(reads[2][0])
         state = reads[0][1]
@@ -121,42 +128,26 @@ def make(*, dim: int, heads: int, causal: bool = False, normalize: str = "common
     Example:
         >>> import jax
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     check_choice("normalize", normalize, NORMALIZE)
     size = dim // heads
 
-    def init(key):
-        return p.qkvo_init(key, dim, heads)
+    def core(params, query, key, value, context, **carry):
+        return taylor_attention(
+            query, key, value,
+            normalize=normalize, causal=causal, mask=context.real, starts=context.starts, **carry,
+        )  # fmt: skip
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal taylor_attention", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
-        arrays = p.qkv(params, x, source, heads, heads)
-        out = taylor_attention(*arrays, normalize=normalize, causal=causal, mask=real)
-        return p.output(params, out)
+    def empty_state(batch, dtype):
+        return jnp.zeros((batch, heads, 1 + size + size * (size + 1) // 2, size + 1), dtype)
 
-    def init_state(params, batch_size, max_length):
-        shape = (batch_size, heads, 1 + size + size * (size + 1) // 2, size + 1)
-        return jnp.zeros(shape, params["value"].dtype)
-
-    def step(params, x, state):
-        x = x[:, None]
-        out, state = taylor_attention(
-            *p.qkv(params, x, x, heads, heads),
-            normalize=normalize,
-            causal=True,
-            initial_state=state,
-            return_state=True,
-        )
-        return p.output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "taylor_attention", dim=dim, heads=heads, causal=causal, core=core, empty_state=empty_state
+    )
 
 
 MECHANISM = Mechanism(
@@ -172,4 +163,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
 )

@@ -17,7 +17,7 @@ count in the reading, too, and so learn.
 
 Distinctive: hard selection that all readers share; the state does not grow with what was seen.
 
-Limits: with a focus of zero and as many places as tokens it is softmax attention.
+Limits: with a focus of zero and as many thoughts as tokens it is softmax attention.
 """
 
 from typing import NamedTuple
@@ -28,9 +28,18 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count, check_number, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 
 
 class Thought(NamedTuple):
@@ -40,7 +49,7 @@ class Thought(NamedTuple):
         key: `[..., m, d]`.
         value: `[..., m, e]`.
         score: of each, without noise, `[..., m]`.
-        held: False where there were fewer elements than places, `[..., m]`.
+        held: False where there were fewer elements than thoughts, `[..., m]`.
         index: which they were, `[..., m]`.
         weights: softmax of the scores over the selected, zero elsewhere, `[..., n]`.
     """
@@ -91,8 +100,7 @@ def select_bottleneck(
         >>> select_bottleneck(key, key, jnp.array([1.0, 0.0]), 2).index.tolist()
         [1, 2]
     """
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
+    check_count("size", size)
     sizes: dict[str, int] = {}
     check_shape("key", key.reshape(-1, *key.shape[-2:]), "batch n d", sizes)
     check_shape("value", value.reshape(-1, *value.shape[-2:]), "batch n e", sizes)
@@ -140,7 +148,7 @@ def verify(
     *,
     scale: float | None = None,
 ) -> Float[Array, "b m"]:
-    """How far each thought holds in a state: cosine of its value and what the state has there.
+    """Measures how far each thought holds in a state: cosine of its value and what is there.
 
     Args:
         key, value: the state, `[b, n, d]` and `[b, n, e]`.
@@ -206,12 +214,12 @@ def verifier_loss(
 
 
 class Working(NamedTuple):
-    """What the causal mixer holds in mind.
+    """State of the causal mixer: the thoughts that it holds in mind.
 
     Attributes:
         key: `[b, h, m, d]`.
         value: `[b, h, m, e]`.
-        held: which places are taken, `[b, h, m]`.
+        held: which thoughts are held, `[b, h, m]`.
     """
 
     key: Float[Array, "b h m d"]
@@ -267,21 +275,19 @@ def make(*, dim: int, heads: int, causal: bool = False, size: int = 4, noise: fl
 
     Example:
         >>> mixer = make(dim=8, heads=2, causal=True, size=3)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
-    if noise < 0:
-        raise ValueError(f"noise: expected at least 0, got {noise}")
+    check_heads(dim, heads)
+    check_count("size", size)
+    check_number("noise", noise, least=0)
     head = dim // heads
 
     def init(key):
         shared, own = jax.random.split(key)
         start = jax.random.normal(own, (heads, head))
-        return p.qkvo_init(shared, dim, heads) | {"focus": start}
+        return qkvo_init(shared, dim, heads) | {"focus": start}
 
     def drawn(key, shape):
         return None if key is None else noise * jax.random.gumbel(key, shape)
@@ -296,29 +302,32 @@ def make(*, dim: int, heads: int, causal: bool = False, size: int = 4, noise: fl
         )  # fmt: skip
         return out.reshape(query.shape)
 
-    def among_all(params, query, key, value, real, random):
+    def among_all(params, query, key, value, given):
+        real = given.real
         key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
         focus = jnp.broadcast_to(params["focus"].astype(key.dtype), (*key.shape[:2], head))
         exists = None if real is None else jnp.broadcast_to(real[:, None], key.shape[:3])
         thought = select_bottleneck(
             key, value, focus, size,
-            noise=drawn(random, key.shape[:3]), real=exists, straight_through=False,
+            noise=drawn(given.key, key.shape[:3]), real=exists, straight_through=False,
         )  # fmt: skip
         return attend(
             query, jnp.swapaxes(thought.key, 1, 2), jnp.swapaxes(thought.value, 1, 2),
             mask=thought.held[:, :, None], bias=thought.score[:, :, None],
         )  # fmt: skip
 
-    def one_by_one(params, query, key, value, real, random):
+    def one_by_one(params, query, key, value, given):
         def turn(memory, now):
-            key, value, real, noise = now
+            key, value, real, start, noise = now
+            if start is not None:  # a document knows of none before
+                memory = memory._replace(held=memory.held & ~start[:, None, None])
             memory, scores = renew(memory, key, value, params["focus"], noise=noise, real=real)
             return memory, (memory, scores)
 
         batch, length = key.shape[:2]
-        noises = drawn(random, (length, batch, heads, size + 1))
+        noises = drawn(given.key, (length, batch, heads, size + 1))
         first = lambda x: None if x is None else jnp.moveaxis(x, 1, 0)
-        inputs = (first(key), first(value), first(real), noises)
+        inputs = (*map(first, (key, value, given.real, given.starts)), noises)
         _, thoughts = lax.scan(turn, empty(batch, key.dtype), inputs)
         return read(query, *jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), thoughts))
 
@@ -326,25 +335,35 @@ def make(*, dim: int, heads: int, causal: bool = False, size: int = 4, noise: fl
         zeros = jnp.zeros((batch, heads, size, head), dtype)
         return Working(zeros, zeros, jnp.zeros(zeros.shape[:3], bool))
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal consciousness_prior", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
+    def apply(parts, params, given):
+        arrays = split_qkv(parts.project(params, given.x, given.source), heads, heads)
         select = one_by_one if causal else among_all
-        return p.output(params, select(params, *p.qkv(params, x, source, heads, heads), real, key))
+        mixed = merge_heads(select(params, *arrays, given))
+        return parts.output(params, mixed, given.x)
 
-    def init_state(params, batch_size, max_length):
-        return empty(batch_size, params["value"].dtype)
+    def init_state(parts, params, batch_size, max_length, dtype):
+        return empty(batch_size, dtype)
 
-    def step(params, x, state):
+    def step(parts, params, x, state):
         x = x[:, None]
-        query, key, value = p.qkv(params, x, x, heads, heads)
+        query, key, value = split_qkv(parts.project(params, x, x), heads, heads)
         state, scores = renew(state, key[:, 0], value[:, 0], params["focus"])
         thoughts, scores = jax.tree.map(lambda a: a[:, None], (state, scores))
-        return p.output(params, read(query, thoughts, scores))[:, 0].astype(x.dtype), state
+        mixed = merge_heads(read(query, thoughts, scores))
+        return parts.output(params, mixed, x)[:, 0].astype(x.dtype), state
 
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return framed_parts(
+        "causal consciousness_prior" if causal else "consciousness_prior",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        init_state=init_state if causal else None,
+        step=step if causal else None,
+        takes="documents" if causal else "padding",
+        causal=causal,
+        cross=not causal,
+    )
 
 
 MECHANISM = Mechanism(
@@ -360,5 +379,7 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
     parameters=("focus",),
 )

@@ -118,43 +118,43 @@ def _check(u: Array, axes: str, coefficients: Array, dilations: Sequence[int]) -
 
 
 def pool_weights(
-    place: Int[Array, "b t"], length: Int[Array, "b 1"], cells: int
+    index: Int[Array, "b t"], length: Int[Array, "b 1"], cells: int
 ) -> Float[Array, "b n t"]:
-    """Weights of the mean of each of n cells that a line of places is cut into.
+    """Weights of the mean of each of n cells that a line of tokens is cut into.
 
     Cell i is from floor(i length / n) to ceil((i + 1) length / n), so that cells overlap where n
     does not divide the length, and repeat where it is larger.
 
     Args:
-        place: 0, 1, ..., length - 1, or others where there is nothing to be pooled.
-        length: how many places there are.
+        index: 0, 1, ..., length - 1, or others where there is nothing to be pooled.
+        length: how many tokens there are.
         cells: n.
 
     Example:
         >>> pool_weights(jnp.arange(3)[None], jnp.full((1, 1), 3), 2)[0].tolist()
         [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
     """
-    index = jnp.arange(cells)
-    start = index * length // cells
-    stop = -(-(index + 1) * length // cells)
-    inside = (place[:, None] >= start[..., None]) & (place[:, None] < stop[..., None])
+    cell = jnp.arange(cells)
+    start = cell * length // cells
+    stop = -(-(cell + 1) * length // cells)
+    inside = (index[:, None] >= start[..., None]) & (index[:, None] < stop[..., None])
     return inside / jnp.maximum(stop - start, 1)[..., None]
 
 
-def spread_weights(
-    place: Int[Array, "b t"], length: Int[Array, "b 1"], cells: int
+def interpolation_weights(
+    index: Int[Array, "b t"], length: Int[Array, "b 1"], cells: int
 ) -> Float[Array, "b t n"]:
     """Weights that interpolate n cells linearly between their centres; beyond the last, its own.
 
     Args:
-        place: 0, 1, ..., length - 1.
-        length: how many places there are.
+        index: 0, 1, ..., length - 1.
+        length: how many tokens there are.
         cells: n.
 
     Example:
-        >>> spread_weights(jnp.arange(4)[None], jnp.full((1, 1), 4), 2)[0].tolist()
+        >>> interpolation_weights(jnp.arange(4)[None], jnp.full((1, 1), 4), 2)[0].tolist()
         [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
-    centre = (place + 0.5) * cells / jnp.maximum(length, 1) - 0.5
+    centre = (index + 0.5) * cells / jnp.maximum(length, 1) - 0.5
     centre = jnp.clip(centre, 0, cells - 1)
     return jnp.maximum(1 - jnp.abs(centre[..., None] - jnp.arange(cells)), 0)

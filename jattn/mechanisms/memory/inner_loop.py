@@ -1,4 +1,4 @@
-"""What memories that learn while they read share: gradients a token, decayed sums, blocks.
+"""Inner loops of memories that learn while they read: gradients a token, decayed sums, blocks.
 
 A memory is a function M(params, x), and its parameters are the state: every token moves them by
 a gradient. Gradients taken at one point (the parameters at the start of a block of tokens) do not
@@ -23,6 +23,7 @@ def token_gradients(
     value: Float[Array, "t e"],
     slope: Callable[[Array, Any], Array],
     slope_inputs: Any,
+    clip: float | None = None,
 ) -> Any:
     """The gradient of each token's loss in the memory's parameters.
 
@@ -33,6 +34,7 @@ def token_gradients(
         value: `[t, e]`.
         slope: `(error [e], inputs) -> [e]`, the derivative of the loss in M(k), from M(k) - v.
         slope_inputs: what else it needs, leaves `[t, ...]`.
+        clip: the largest norm of a token's whole gradient; larger ones are shortened to it.
 
     Returns:
         A tree like params, each leaf with a leading axis t.
@@ -46,30 +48,69 @@ def token_gradients(
 
     def one(key, value, inputs):
         out, pull = jax.vjp(lambda params: apply_fn(params, key), params)
-        return pull(slope(out - value, inputs))[0]
+        gradient = pull(slope(out - value, inputs))[0]
+        if clip is None:
+            return gradient
+        square = sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))
+        factor = jnp.minimum(1, clip * lax.rsqrt(square + 1e-12))
+        return jax.tree.map(lambda leaf: factor * leaf, gradient)
 
     return jax.vmap(one)(key, value, slope_inputs)
 
 
-def transfer(keep: Float[Array, " n"]) -> Float[Array, "n n"]:
-    """What is left at step t of what came at step i <= t: the product of keep_{i+1} .. keep_t.
+def transfer(keep: Float[Array, "n ..."]) -> Float[Array, "n n ..."]:
+    """Shares left at step t of what came at step i <= t: products of keep_{i+1} .. keep_t.
 
-    Products rather than exponentials of summed logarithms: exact where keep is 0.
+    With a second axis, for each channel by itself. Products rather than exponentials of summed
+    logarithms: exact where keep is 0.
 
     Example:
         >>> transfer(jnp.array([0.5, 0.5, 0.0])).tolist()
         [[1.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     step = jnp.arange(len(keep))
-    after = step[:, None] > step
-    return jnp.tril(jnp.cumprod(jnp.where(after, keep[:, None], 1), axis=0))
+    over_channels = lambda pairs: jnp.expand_dims(pairs, tuple(range(2, keep.ndim + 1)))
+    after, seen = (over_channels(step[:, None] > step - least) for least in (0, 1))
+    return jnp.where(seen, jnp.cumprod(jnp.where(after, keep[:, None], 1), axis=0), 0)
 
 
-def decayed_sums(keep: Float[Array, " n"], increments: Any, initial: Any) -> Any:
+def times(factor: Float[Array, "n ..."], x: Float[Array, "#n ..."]) -> Float[Array, "n ..."]:
+    """A factor a step `[n]`, or one a step and channel of x's last axis `[n, c]`, times x.
+
+    Example:
+        >>> times(jnp.array([[1.0, 2.0]]), jnp.ones((1, 3, 2)))[0, 0].tolist()
+        [1.0, 2.0]
+    """
+    return factor.reshape(len(factor), *[1] * (x.ndim - factor.ndim), *factor.shape[1:]) * x
+
+
+def for_leaves(rates: Any, tree: Any) -> Any:
+    """Rates for the leaves of a tree: those of each, or one array for all of them."""
+    return jax.tree.map(lambda _: rates, tree) if hasattr(rates, "shape") else rates
+
+
+def for_channels(rates: Array, tree: Any, channels: int) -> Any:
+    """Rates of channels `[..., c]` for the leaves of a tree, by their last axes.
+
+    Leaves of another last axis than c, as the inner matrices of a network, have the channels' mean.
+    Rates of a head, which the caller has without that axis, are those of all leaves.
+
+    Args:
+        rates: `[b, t, h, c]`, or `[b, t, h]`.
+        tree: leaves `[h, ..., c]`.
+        channels: c.
+    """
+    if rates.ndim == 3:
+        return for_leaves(rates, tree)
+    mean = rates.mean(-1)
+    return jax.tree.map(lambda leaf: rates if leaf.shape[-1] == channels else mean, tree)
+
+
+def decayed_sums(keep: Any, increments: Any, initial: Any) -> Any:
     """All states of `s_t = keep_t s_{t-1} + x_t`, as products with a small triangular matrix.
 
     Args:
-        keep: `[n]`.
+        keep: `[n]`, or `[n, c]` for the channels of the last axis; or a tree of such, as x.
         increments: x, a tree with leaves `[n, ...]`.
         initial: s_0, leaves `[...]`.
 
@@ -80,13 +121,13 @@ def decayed_sums(keep: Float[Array, " n"], increments: Any, initial: Any) -> Any
         >>> decayed_sums(jnp.full(3, 0.5), jnp.ones(3), jnp.array(2.0)).tolist()
         [2.0, 2.0, 2.0]
     """
-    share, rest = transfer(keep), jnp.cumprod(keep)
 
-    def sums(x, start):
-        total = jnp.tensordot(share, x, 1, precision=lax.Precision.HIGHEST)
-        return total + jnp.tensordot(rest, start, 0)
+    def sums(keep, x, start):
+        axes = "tic,i...c->t...c" if keep.ndim > 1 else "ti,i...->t..."
+        total = jnp.einsum(axes, transfer(keep), x, precision=lax.Precision.HIGHEST)
+        return total + times(jnp.cumprod(keep, 0), start[None])
 
-    return jax.tree.map(sums, increments, initial)
+    return jax.tree.map(sums, for_leaves(keep, increments), increments, initial)
 
 
 def over_blocks(

@@ -1,4 +1,4 @@
-"""Miras: test-time memories by four choices, of which two are here to be made freely.
+"""Miras: test-time memories by a rule, in chunks and token by token.
 
 Paper: It's All Connected, arXiv 2504.13173.
 
@@ -6,7 +6,7 @@ Paper: It's All Connected, arXiv 2504.13173.
     W_t = f(A_t),     y_t = M(W_t, q_t)
 
 The loss says which errors count ("attentional bias"), f and how A moves say how the past is kept
-("retention"). `miras_scan` computes it in chunks, `miras_step` token by token.
+("retention"): together a `Rule`. `miras_scan` computes it in chunks, `miras_step` token by token.
 """
 
 import functools
@@ -21,105 +21,34 @@ from jaxtyping import Array, Float, Int
 from jattn.checks import check_choice, check_shape
 from jattn.mechanisms.memory.inner_loop import (
     decayed_sums,
+    for_channels,
+    for_leaves,
     over_blocks,
     per_head,
+    times,
     token_gradients,
 )
-
-LOSSES = ("l2", "lp", "huber", "huber_norm", "robust")
-RETENTIONS = ("l2", "lq", "kl", "elastic", "sigmoid")
-
-
-class Rule(NamedTuple):
-    """The choices that make a member of the family.
-
-    Attributes:
-        loss: what the error e = M(k) - v pulls with, of `LOSSES`; see `slope`.
-        retention: of `RETENTIONS`; see `weights_of`. For `"elastic"`,
-            `A_t = soft(alpha_t (A_{t-1} - eta_t grad), alpha_t eta_t l1)` instead, where
-            `soft(z, g) = sign(z) max(0, |z| - g)`, and eta_t is the mean over channels.
-        power: p of `"lp"`.
-        sharpness: a of `"lp"`, where sign(e) is tanh(a e).
-        norm: q of `"lq"`.
-        total: c of `"kl"`, the sum of a weight matrix; None is its number of columns, so that a
-            column sums to 1 on the average.
-        l1: strength of `"elastic"`'s pull to zero.
-    """
-
-    loss: str = "l2"
-    retention: str = "l2"
-    power: float = 3.0
-    sharpness: float = 10.0
-    norm: float = 4.0
-    total: float | None = None
-    l1: float = 0.0
-
-
-PLAIN = Rule()
-
-
-def slope(rule: Rule, error: Float[Array, " e"], delta: Array) -> Float[Array, " e"]:
-    """The derivative of the loss in M(k).
-
-        l2          e                                   lp      p tanh(a e) |e|^(p - 1)
-        huber       clip(e, -delta, delta)              robust  e (1 + delta / |e|_2)
-        huber_norm  e min(1, delta / |e|_2)
-
-    Args:
-        rule: with a loss of `LOSSES`.
-        error: e = M(k) - v.
-        delta: a threshold, or one for each channel; for `"huber_norm"` and `"robust"` their mean.
-
-    Example:
-        >>> slope(Rule("huber"), jnp.array([-3.0, 0.5]), jnp.array(1.0)).tolist()
-        [-1.0, 0.5]
-    """
-    if rule.loss == "l2":
-        return error
-    if rule.loss == "lp":
-        size = (error**2 + 1e-6) ** ((rule.power - 1) / 2)
-        return rule.power * jnp.tanh(rule.sharpness * error) * size
-    if rule.loss == "huber":
-        return jnp.clip(error, -delta, delta)
-    ratio = jnp.mean(delta) / jnp.sqrt((error**2).sum() + 1e-12)
-    return error * (jnp.minimum(1, ratio) if rule.loss == "huber_norm" else 1 + ratio)
-
-
-def weights_of(rule: Rule, state: Any) -> Any:
-    """Weights W = f(A), each matrix by itself; vectors, as gains are, stay as they are.
-
-        l2, elastic  A                      lq  A / |A|_q^(q - 2), the norm of all entries
-        sigmoid      sigmoid(A)             kl  c softmax(A), over all entries
-
-    Example:
-        >>> weights_of(Rule(retention="kl", total=2.0), jnp.zeros((2, 2))).tolist()
-        [[0.5, 0.5], [0.5, 0.5]]
-    """
-
-    def one(a):
-        if a.ndim < 2:
-            return a
-        if rule.retention == "lq":
-            norm = ((jnp.abs(a) ** rule.norm).sum() + 1e-12) ** (1 / rule.norm)
-            return a / norm ** (rule.norm - 2)
-        if rule.retention == "kl":
-            total = a.shape[-1] if rule.total is None else rule.total
-            return total * jax.nn.softmax(a, axis=range(a.ndim))
-        return jax.nn.sigmoid(a) if rule.retention == "sigmoid" else a
-
-    return jax.tree.map(one, state)
-
-
-def soft(z: Array, threshold: Array) -> Array:
-    """`sign(z) max(0, |z| - threshold)`."""
-    return jnp.sign(z) * jnp.maximum(0, jnp.abs(z) - threshold)
+from jattn.mechanisms.memory.miras_rule import (
+    LOSSES,
+    PLAIN,
+    RETENTIONS,
+    Rule,
+    slope,
+    soft,
+    softmax_axes,
+    state_of,
+    weights_of,
+)
+from jattn.mechanisms.memory.network_memory import network_memory
+from jattn.mechanisms.memory.networks import network
+from jattn.recurrence import recur
 
 
 class MirasState(NamedTuple):
     """A memory between two tokens; its size does not grow with them.
 
     Attributes:
-        state: A.
+        state: A, or with momentum the pair of A and S.
         anchor: A at the last chunk's end, at whose weights gradients are taken.
         count: how many tokens.
     """
@@ -129,36 +58,70 @@ class MirasState(NamedTuple):
     count: Int[Array, ""]
 
 
-def start(params0: Any) -> MirasState:
-    """The state of a memory before the first token."""
-    return MirasState(params0, params0, jnp.zeros((), jnp.int32))
+def start(state: Any, momentum: bool = False) -> MirasState:
+    """The state of a memory before the first token, from A_0."""
+    first = (state, jax.tree.map(jnp.zeros_like, state)) if momentum else state
+    return MirasState(first, state, jnp.zeros((), jnp.int32))
 
 
-def _tokens(rule, apply_fn, state, anchor, query, key, value, alpha, eta, delta):
-    """A after some tokens whose gradients are taken at one point, and what they read."""
+class Rates(NamedTuple):
+    """What moves a memory at each token; leaves `[t, ...]`, with axes before that for many.
+
+    Attributes:
+        alpha: what is kept, a number, or one for each channel `[e]`.
+        eta: step sizes of the error's channels, `[1]` or `[e]`.
+        delta: thresholds of Huber's and the robust loss, likewise.
+        momentum: what is left of earlier gradients; None: the learner is plain descent.
+        scale: factors of the step size, a tree like the parameters; None: all are 1.
+    """
+
+    alpha: Any
+    eta: Any
+    delta: Any
+    momentum: Any = None
+    scale: Any = None
+
+
+def _tokens(rule, apply_fn, state, anchor, query, key, value, rates: Rates):
+    """A (and S) after some tokens whose gradients are taken at one point, and what they read."""
 
     def pull(error, own):
         eta, delta = own
         return -eta * slope(rule, error, delta)
 
-    pushes = token_gradients(apply_fn, weights_of(rule, anchor), key, value, pull, (eta, delta))
+    own = (rates.eta, rates.delta)
+    pushes = token_gradients(apply_fn, weights_of(rule, anchor), key, value, pull, own)
+    if rates.scale is not None:
+        pushes = jax.tree.map(times, rates.scale, pushes)
+    if rule.signed:
+        pushes = jax.tree.map(lambda x: jnp.stack([x, -x], 1) if x.ndim > 2 else x, pushes)
+    momenta = pushes
+    if rates.momentum is not None:
+        state, surprise = state
+        momenta = decayed_sums(rates.momentum, pushes, surprise)
+    # Rates of channels, of the values' number, are those of the leaves that have as many.
+    channels = rates.alpha.shape[-1] if rates.alpha.ndim > 1 else None
+    mean = rates.alpha if channels is None else rates.alpha.mean(-1)
+    alpha = jax.tree.map(lambda a: rates.alpha if a.shape[-1] == channels else mean, state)
     if rule.retention == "elastic":
 
         def step(state, now):
             push, alpha, eta = now
-            threshold = alpha * eta.mean() * rule.l1
-            state = jax.tree.map(lambda a, x: soft(alpha * (a + x), threshold), state, push)
+            shrink = lambda keep, a, x: soft(keep * (a + x), keep * eta.mean() * rule.l1)
+            state = jax.tree.map(shrink, alpha, state, push)
             return state, state
 
-        _, states = lax.scan(step, state, (pushes, alpha, eta))
+        _, states = lax.scan(step, state, (momenta, alpha, rates.eta))
     else:
-        states = decayed_sums(alpha, pushes, state)
+        states = decayed_sums(alpha, momenta, state)
     out = jax.vmap(apply_fn)(jax.vmap(functools.partial(weights_of, rule))(states), query)
     last = jax.tree.map(lambda a: a[-1], states)
     if rule.retention == "kl":  # a constant more or less is the same weights; none may pile up
         last = jax.tree.map(
-            lambda a: a if a.ndim < 2 else jax.nn.log_softmax(a, axis=range(a.ndim)), last
+            lambda a: a if a.ndim < 2 else jax.nn.log_softmax(a, axis=softmax_axes(rule, a)), last
         )
+    if rates.momentum is not None:
+        last = last, jax.tree.map(lambda a: a[-1], momenta)
     return last, out
 
 
@@ -167,9 +130,11 @@ def miras_step(
     query: Float[Array, " d"],
     key: Float[Array, " d"],
     value: Float[Array, " e"],
-    alpha: Float[Array, ""],
+    alpha: Float[Array, " ..."],
     eta: Float[Array, " #e"],
     delta: Float[Array, " #e"],
+    momentum: Float[Array, ""] | None = None,
+    scale: Any = None,
     *,
     apply_fn: Callable[[Any, Array], Array],
     rule: Rule,
@@ -189,11 +154,13 @@ def miras_step(
         >>> miras_step(memory, e, e, 3 * e, one[0], one, one, apply_fn=product, rule=Rule())[1]
         Array([3., 0.], dtype=float32)
     """
-    token = (x[None] for x in (query, key, value, alpha, eta, delta))
+    token = (query, key, value, Rates(alpha, eta, delta, momentum, scale))
+    token = jax.tree.map(lambda x: x[None], token)
     state, out = _tokens(rule, apply_fn, memory.state, memory.anchor, *token)
     count = memory.count + 1
     border = count % chunk == 0
-    anchor = jax.tree.map(lambda new, old: jnp.where(border, new, old), state, memory.anchor)
+    moved = state if momentum is None else state[0]
+    anchor = jax.tree.map(lambda new, old: jnp.where(border, new, old), moved, memory.anchor)
     return MirasState(state, anchor, count), out[0]
 
 
@@ -203,9 +170,11 @@ def miras_scan(
     value: Float[Array, "b t h e"],
     *,
     params0: Any,
-    alpha: Float[Array, "b t h"],
+    alpha: Float[Array, "b t h"] | Float[Array, "b t h e"],
     eta: Float[Array, "b t h"] | Float[Array, "b t h e"],
     delta: Float[Array, "b t h"] | Float[Array, "b t h e"] | None = None,
+    momentum: Float[Array, "b t h"] | None = None,
+    scale: Any = None,
     apply_fn: Callable[[Any, Array], Array],
     rule: Rule = PLAIN,
     chunk: int = 1,
@@ -223,17 +192,23 @@ def miras_scan(
         key: `[b, t, h, d]`.
         value: `[b, t, h, e]`.
         params0: A_0, leaves `[h, ...]`; the weights for retentions whose f is the identity.
-        alpha: what is kept, in [0, 1], `[b, t, h]`.
+        alpha: what is kept, in [0, 1], `[b, t, h]`, or one for each channel of the values
+            `[b, t, h, e]`; leaves whose last axis is of another size are kept by its mean.
         eta: step size, `[b, t, h]`, or one for each channel of the error `[b, t, h, e]`.
         delta: threshold of Huber's and the robust loss, likewise; default 1.
+        momentum: the learner's, in [0, 1), `[b, t, h]`: A moves by S_t = momentum_t S_{t-1} minus
+            the step in place of the step. None: plain descent.
+        scale: factors of the step size for the leaves, a tree like params0 with leaves
+            `[b, t, h]`; None: all are 1.
         apply_fn: M, `(params, x [d]) -> y [e]`.
         rule: the loss and the retention.
         chunk: tokens whose gradients are taken at one point.
-        initial: A to go on from at a chunk's border, leaves `[b, h, ...]`; default params0.
+        initial: A to go on from at a chunk's border, leaves `[b, h, ...]`; default params0. With
+            momentum the pair of A and S.
 
     Returns:
         Reads `[b, t, h, e]` in the query's dtype, and A after the last token, leaves
-        `[b, h, ...]`, float32 at least.
+        `[b, h, ...]`, float32 at least; with momentum the pair of A and S.
 
     Raises:
         ValueError: shapes or choices that do not fit.
@@ -254,25 +229,63 @@ def miras_scan(
     check_shape("query", query, "b t h d", sizes)
     check_shape("key", key, "b t h d", sizes)
     check_shape("value", value, "b t h e", sizes)
-    check_shape("alpha", alpha, "b t h", sizes)
-    delta = jnp.ones_like(alpha) if delta is None else delta
-    for name, rates in (("eta", eta), ("delta", delta)):
+    delta = jnp.ones(query.shape[:3], query.dtype) if delta is None else delta
+    for name, rates in (("alpha", alpha), ("eta", eta), ("delta", delta)):
         check_shape(name, rates, "b t h e" if rates.ndim == 4 else "b t h", sizes)
+    for name, rates in (("momentum", momentum), ("scale", scale)):
+        for rate in jax.tree.leaves(rates):
+            check_shape(name, rate, "b t h", sizes)
     check_choice("rule.loss", rule.loss, LOSSES)
     check_choice("rule.retention", rule.retention, RETENTIONS)
+    check_choice("rule.axis", rule.axis, (None, 0, 1, -1, -2))
+    if rule.signed and rule.retention != "kl":
+        raise ValueError(f"rule.signed: expected False with retention {rule.retention!r}, got True")
     if chunk < 1:
         raise ValueError(f"chunk: expected at least 1, got {chunk}")
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    arrays = [x.astype(wide) for x in (query, key, value, alpha, eta, delta)]
-    arrays[4:] = [x if x.ndim == 4 else x[..., None] for x in arrays[4:]]
+    by_channel = lambda x: x if x.ndim == 4 else x[..., None]
+    rates = Rates(alpha, by_channel(eta), by_channel(delta), momentum, scale)
+    arrays = jax.tree.map(lambda x: x.astype(wide), (query, key, value, rates))
     if initial is None:
-        spread = lambda x: jnp.broadcast_to(x, (sizes["b"], *x.shape))
-        initial = jax.tree.map(spread, params0)
+        broadcast = lambda x: jnp.broadcast_to(x, (sizes["b"], *x.shape))
+        initial = jax.tree.map(broadcast, state_of(rule, params0))
+        if momentum is not None:
+            initial = initial, jax.tree.map(jnp.zeros_like, initial)
     state = jax.tree.map(lambda x: x.astype(wide), initial)
+    if apply_fn is network and rule.retention == "l2":
+        return _as_network_memory(rule, chunk, query.dtype, state, *arrays)
 
     def sequence(state, *inputs):
-        block = lambda state, inputs: _tokens(rule, apply_fn, state, state, *inputs)
+        def block(state, inputs):
+            anchor = state if momentum is None else state[0]
+            return _tokens(rule, apply_fn, state, anchor, *inputs)
+
         return over_blocks(block, state, inputs, chunk, sizes["t"])
 
     state, out = per_head(sequence, shared=(0,))(state, *arrays)
     return out.astype(query.dtype), state
+
+
+def _as_network_memory(rule, chunk, dtype, state, query, key, value, rates: Rates):
+    """`miras_scan` where W = A: no weights a token."""
+    state, surprise = state if rates.momentum is not None else (state, state)
+    ones = jnp.ones(query.shape[:3], query.dtype)
+    scale = for_leaves(ones, state) if rates.scale is None else rates.scale
+    matrix = len(jax.tree.leaves(state)) == 1
+    if chunk == 1 and matrix and rule.loss == "l2" and rates.momentum is None:
+        # The delta rule with rates per value channel; its prediction is of the decayed memory, ours
+        # of the memory before that. Where nothing is kept, a millionth is.
+        by_channel = lambda x: jnp.broadcast_to(x if x.ndim == 4 else x[..., None], value.shape)
+        keep = jnp.maximum(by_channel(rates.alpha), 1e-6)
+        strength = by_channel(rates.eta) * jax.tree.leaves(scale)[0][..., None] / keep
+        out, last = recur(
+            query, key, keep * value, value_decay=jnp.log(keep), beta=strength,
+            initial_state=state["weights"][0], return_state=True,
+        )  # fmt: skip
+        return out.astype(dtype), {"weights": [last]}
+    forget = for_channels(1 - rates.alpha, state, value.shape[-1])
+    out, state, surprise = network_memory(
+        state, surprise, query, key, value, scale, forget, rates.momentum, (rates.eta, rates.delta),
+        refresh=chunk, slope=lambda error, own: own[0] * slope(rule, error, own[1]),
+    )  # fmt: skip
+    return out.astype(dtype), state if rates.momentum is None else (state, surprise)

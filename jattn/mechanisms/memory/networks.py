@@ -1,12 +1,14 @@
 """Networks that serve as memories: a matrix, or an MLP with or without a residual and a norm."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.mechanisms.projections import layer_norm, linear_init
+from jattn.mechanisms.layers.linear_maps import linear_init
+from jattn.mechanisms.layers.norms import layer_norm
 
 NORM_EPSILON = 1e-5
 
@@ -60,11 +62,28 @@ def network(params: dict[str, Any], x: Float[Array, "*batch d"]) -> Float[Array,
         >>> network({"weights": [2 * jnp.eye(2)]}, jnp.ones(2)).tolist()
         [2.0, 2.0]
     """
-    first, *later = params["weights"]
-    out = x @ first
-    for weight in later:
-        out = jax.nn.gelu(out, approximate=False) @ weight
-    if "gain" not in params:
+    return through([lambda y, w=w: y @ w for w in params["weights"]], params.get("gain"), x)
+
+
+def through(
+    products: Sequence[Callable[[Array], Array]],
+    gain: Float[Array, "..."] | None,
+    x: Float[Array, "*batch d"],
+) -> Float[Array, "*batch e"]:
+    """`network` with whatever stands for the products with its matrices.
+
+    Args:
+        products: what each matrix makes of its inputs.
+        gain: of the norm, the same for all x or one for each; None: there is neither norm nor
+            residual.
+        x: `[..., d]`.
+    """
+    first, *later = products
+    out = first(x)
+    for product in later:
+        out = product(jax.nn.gelu(out, approximate=False))
+    if gain is None:
         return out
-    gain = params["gain"]
-    return x + layer_norm(out, 1 + gain, jnp.zeros_like(gain), eps=NORM_EPSILON)
+    size = out.shape[-1]
+    normed = layer_norm(out, jnp.ones(size), jnp.zeros(size), eps=NORM_EPSILON)
+    return (x + (1 + gain) * normed).astype(x.dtype)

@@ -23,7 +23,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jattn.mechanisms import projections as p
+from jattn.checks import check_count
+from jattn.mechanisms.frames.framed import framed
+from jattn.mechanisms.layers.size_checks import check_grid, check_heads
+from jattn.mechanisms.mechanism import Mechanism
 from jattn.mechanisms.memory.reaction_diffusion_layer import (
     DILATIONS,
     Space,
@@ -34,11 +37,11 @@ from jattn.mechanisms.memory.reaction_diffusion_layer import (
     sequence_space,
     wide_arrays,
 )
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.mixer import Mixer
 
 
 class RowState(NamedTuple):
-    """What the causal form remembers, for each of its steps.
+    """State of the causal form, for each of its steps.
 
     Attributes:
         count: how many tokens.
@@ -79,16 +82,18 @@ def make(
 
     Example:
         >>> mixer = make(dim=8, heads=1, grid=(3, 4))
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 12, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 12, 8))).shape
         (1, 12, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
+    check_count("steps", steps)
+    if not isinstance(dilations, Sequence) or isinstance(dilations, str) or not dilations:
+        raise ValueError(f"dilations: expected one distance or more, got {dilations!r}")
+    for distance in dilations:
+        check_count("dilations", distance)
     dilations = tuple(dilations)
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
-    if not dilations or min(dilations) < 1:
-        raise ValueError(f"dilations: expected at least 1 each, got {dilations}")
+    grid = None if grid is None else check_grid(grid)
     if causal and grid is not None:
         raise ValueError(f"grid: expected None if causal, got {grid}")
     reach = 2 * max(dilations)
@@ -96,23 +101,21 @@ def make(
     def init(key):
         return reaction_diffusion_init(key, dim, dilations=len(dilations), local=not causal)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("reaction_diffusion", context)
-        p.check_tokens(dim, x, None, positions)
+    def apply(params, given):
+        x, real = given.x, given.real
         if grid is None:
-            real = p.padding(mask, *x.shape[:2])
             wide, u = wide_arrays(params, x)
             space = sequence_space(wide, x.shape[1], dilations, causal=causal, mask=real)
             return evolve(wide, space, u, steps).astype(x.dtype)
-        if x.shape[1] != grid[0] * grid[1] or mask is not None:
+        if x.shape[1] != grid[0] * grid[1] or real is not None:
             wanted = f"{grid[0]} x {grid[1]} tokens without a mask"
-            got = f"{x.shape[1]} tokens" + ("" if mask is None else " with one")
+            got = f"{x.shape[1]} tokens" + ("" if real is None else " with one")
             raise ValueError(f"x: expected {wanted}, got {got}")
         image = x.reshape(x.shape[0], *grid, dim)
         return reaction_diffusion(image, params, steps, dilations=dilations).reshape(x.shape)
 
-    def init_state(params, batch_size, max_length):
-        dtype = params["norm"].dtype
+    def init_state(params, batch_size, max_length, dtype):
+        dtype = jnp.promote_types(dtype, jnp.float32)
         past = jnp.zeros((steps, batch_size, reach, dim), dtype)
         return RowState(jnp.zeros((), jnp.int32), past, jnp.zeros((steps, batch_size, dim), dtype))
 
@@ -142,7 +145,16 @@ def make(
         past, total = past.astype(state.past.dtype), total.astype(state.total.dtype)
         return out.astype(x.dtype), RowState(state.count + 1, past, total)
 
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return framed(
+        "reaction_diffusion",
+        dim=dim,
+        init=init,
+        apply=apply,
+        init_state=init_state if causal else None,
+        step=step if causal else None,
+        takes="row" if grid is None else "padding",
+        causal=causal,
+    )
 
 
 MECHANISM = Mechanism(
@@ -158,6 +170,7 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=True,
     cost="linear",
+    documents="never",
     parameters=(
         "diffusion",
         "reaction",

@@ -14,12 +14,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
+from jattn.mechanisms.layers.linear_maps import linear_init
+from jattn.mechanisms.layers.norms import rms_norm
 from jattn.mechanisms.memory.grids import (
+    interpolation_weights,
     laplacian1d,
     laplacian2d,
     pool_weights,
-    spread_weights,
 )
 from jattn.mechanisms.mixer import Params
 
@@ -50,8 +51,8 @@ def reaction_diffusion_init(
     def affine(key, inputs, outputs):
         weight, bias = jax.random.split(key)
         return {
-            "weight": p.linear_init(weight, inputs, outputs),
-            "bias": p.linear_init(bias, inputs, outputs)[0],
+            "weight": linear_init(weight, inputs, outputs),
+            "bias": linear_init(bias, inputs, outputs)[0],
         }
 
     inner, outer = affine(keys[0], channels, 2 * channels), affine(keys[1], 2 * channels, channels)
@@ -74,7 +75,7 @@ def _affine(params: Any, x: Array) -> Array:
 
 
 class Space(NamedTuple):
-    """How cells lie: on a grid, in a row, or in time.
+    """Arrangement of cells: on a grid, in a row, or in time.
 
     Attributes:
         diffuse: u to the weighted sum of its Laplacians.
@@ -100,7 +101,7 @@ def image_space(
     """
     lines = [(jnp.arange(n)[None], jnp.full((1, 1), n)) for n in shape]
     rows, columns = (pool_weights(*line, regions)[0] for line in lines)
-    down, across = (spread_weights(*line, regions)[0] for line in lines)
+    down, across = (interpolation_weights(*line, regions)[0] for line in lines)
 
     def local(u, change):
         # Weights are float32 at first: as u they must be, or a scan's carry would change its type.
@@ -135,7 +136,7 @@ def sequence_space(
             the real one before it, or as the first one.
     """
     real = jnp.ones((1, length), bool) if mask is None else mask
-    place, count = jnp.cumsum(real, 1) - 1, real.sum(1, keepdims=True)
+    index, count = jnp.cumsum(real, 1) - 1, real.sum(1, keepdims=True)
     latest = lax.cummax(jnp.where(real, jnp.arange(length), -1), axis=1)
     source = jnp.where(latest < 0, real.argmax(1, keepdims=True), latest)
     coefficients = jax.nn.softplus(params["diffusion"])
@@ -148,13 +149,13 @@ def sequence_space(
     def mean(u):
         there = jnp.where(real[..., None], u, 0)
         if causal:
-            return jnp.cumsum(there, 1) / jnp.maximum(place + 1, 1)[..., None].astype(u.dtype)
+            return jnp.cumsum(there, 1) / jnp.maximum(index + 1, 1)[..., None].astype(u.dtype)
         return there.sum(1, keepdims=True) / jnp.maximum(count, 1)[..., None].astype(u.dtype)
 
     def local(u, change):
-        weights = jnp.where(real[:, None], pool_weights(place, count, REGIONS), 0).astype(u.dtype)
+        weights = jnp.where(real[:, None], pool_weights(index, count, REGIONS), 0).astype(u.dtype)
         means = weights @ jnp.where(real[..., None], u, 0)
-        return spread_weights(place, count, REGIONS).astype(u.dtype) @ change(means)
+        return interpolation_weights(index, count, REGIONS).astype(u.dtype) @ change(means)
 
     return Space(diffuse, mean, None if causal else local)
 
@@ -185,7 +186,7 @@ def one_step(
         regions = space.local(u, lambda means: _affine(params["local"], means))
         change = change + jax.nn.softplus(params["alpha_local"]) * regions
     raw = u + jnp.clip(jnp.exp(params["log_dt"]), *STEP_BOUNDS) * change
-    normed = p.rms_norm(raw, params["norm"], eps=NORM_EPSILON)
+    normed = rms_norm(raw, params["norm"], eps=NORM_EPSILON)
     return raw, jnp.where((index + 1) % norm_every == 0, normed, raw), memory
 
 
@@ -266,7 +267,7 @@ def reaction_diffusion(
 
 
 class Settled(NamedTuple):
-    """Where `settle` stopped.
+    """Result of `settle`, where it stopped.
 
     Attributes:
         u: `[b, h, w, c]`.
@@ -292,7 +293,7 @@ def settle(
     patience: int = 2,
     probes: int = 8,
 ) -> Settled:
-    """As `reaction_diffusion`, until little changes; for evaluation, it has no gradient backwards.
+    """Runs `reaction_diffusion` until little changes; for evaluation, it has no gradient backwards.
 
     The change of a step is the mean magnitude of what it adds to the means of 8 x 8 parts, before
     the norm, over that of what they were. It is of the whole batch.

@@ -7,17 +7,19 @@ For each segment s of C tokens, with M the memory after the segments before it:
     h = M(q(s)),   y = attention of s to [P; h; s],   M' = M trained on y
     o = norm(y) * sigmoid(norm(M'(q(y))))
 
-P are learned persistent tokens. The paper attends causally over the whole of `[P; h; s]`, where
-the recall of a segment's last token is in front of its first one. Here token i sees P and
-h_j, s_j of j <= i only, so that it can be trained on every token and be streamed; the last read,
-too, is with the memory as it is after the token's own write.
+P are learned persistent tokens, attention has rotary positions in `[P; h; s]`, and the memory's
+queries, keys and values of y pass short convolutions, as in the paper. It attends causally over
+the whole of `[P; h; s]`, where the recall of a segment's last token is in front of its first one.
+Here token i sees P and h_j, s_j of j <= i only, so that it can be trained on every token and be
+streamed; the last read, too, is with the memory as it is after the token's own write. With a number
+of memory tokens, h answers as many learned tokens in place of the segment's, and all of s see it.
 
 Distinctive: attention stays within segments, and what it says is what is remembered.
 
 Limits: one segment is attention with persistent tokens and recalls of the memory's beginning.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,39 +27,61 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jattn.attention import attend
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.linear.recurrent_mixer import head_output
-from jattn.mechanisms.memory.networks import network
+from jattn.attention.positions import rotary as rotate
+from jattn.checks import check_count
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.frames.recurrent_mixer import gated_heads
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.linear_maps import linear
+from jattn.mechanisms.layers.norms import rms_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
 from jattn.mechanisms.memory.neural_memory import MemoryState, neural_memory
 from jattn.mechanisms.memory.titans_memory import (
+    MemoryOptions,
     memory_init,
     memory_inputs,
     memory_queries,
     memory_start,
     memory_token,
     read_memory,
+    run_memory,
 )
 from jattn.mechanisms.memory.titans_parts import (
-    gated_output,
+    broadcast_tokens,
+    check_rotary,
+    empty_past,
+    filtered,
+    filters_init,
+    gate_by_memory,
     persistent_init,
     prefix_heads,
-    spread,
 )
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.mixer import Mixer, Parts
 
 
 class SegmentState(NamedTuple):
-    """What MAC remembers: its size is that of a segment.
+    """State of MAC, of the size of a segment.
 
     Attributes:
-        key: of the persistent tokens, the recalls and the tokens, `[b, n + 2 C, h, d]`.
+        key: of the persistent tokens, the recalls and the tokens, `[b, n + recalls + C, h, d]`.
         value: likewise.
         memory: a `MemoryState` with leaves `[b, h, ...]`.
+        recalled: M as it was before the segment, likewise.
+        past: what the memory's filters still reach, `[b, width - 1, c]`, by name.
     """
 
     key: Float[Array, "b s h d"]
     value: Float[Array, "b s h e"]
     memory: MemoryState
+    recalled: Any
+    past: dict[str, Float[Array, "b before c"]]
 
 
 def make(
@@ -67,8 +91,16 @@ def make(
     causal: bool = True,
     segment: int = 16,
     persistent: int = 4,
+    memory_tokens: int | None = None,
+    rotary: bool = True,
+    convolution: int = 4,
     depth: int = 2,
-    expansion: int = 2,
+    expansion: int = 4,
+    refresh: int | None = None,
+    residual_norm: bool = True,
+    forgetting: str = "head",
+    momentum: bool = True,
+    clip: float | None = None,
 ) -> Mixer:
     """Makes the mixer.
 
@@ -76,10 +108,15 @@ def make(
         dim: model dimension m.
         heads: heads h of attention and of memory, a divisor of m.
         causal: there is only a causal form.
-        segment: tokens C a segment, which share one gradient point, too.
-        persistent: number of persistent tokens, at least 1.
-        depth: matrices of the memory's network; from 2 on it has a residual and a norm.
-        expansion: its inner dimensions over m / h.
+        segment: tokens C a segment.
+        persistent: number of persistent tokens.
+        memory_tokens: number of tokens that the memory recalls for a segment; None: one for each
+            token of it.
+        rotary: whether attention has rotary positions; m / h is then even.
+        convolution: tokens that the memory's filters see; 0 leaves them out.
+        depth: as in `titans_memory`, and so are `expansion`, `residual_norm`, `forgetting`,
+            `momentum` and `clip`.
+        refresh: tokens that share one gradient point, a divisor of the segment; None: all of it.
 
     Returns:
         A `Mixer`; its state does not grow with the tokens.
@@ -89,41 +126,71 @@ def make(
 
     Example:
         >>> mixer = make(dim=8, heads=2, segment=3)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
-    if segment < 1:
-        raise ValueError(f"segment: expected at least 1, got {segment}")
+    check_heads(dim, heads)
+    check_count("segment", segment)
+    check_count("persistent", persistent, least=0)
+    check_count("convolution", convolution, least=0)
+    check_rotary(rotary, dim, heads)
+    if memory_tokens is not None:
+        check_count("memory_tokens", memory_tokens)
+    refresh = segment if refresh is None else refresh
+    options = MemoryOptions(depth, expansion, refresh, residual_norm, forgetting, momentum, clip)
+    options.check()
+    if segment % refresh:
+        raise ValueError(f"refresh: expected a divisor of segment={segment}, got {refresh}")
+    recalls = segment if memory_tokens is None else memory_tokens
+    first_own = persistent + recalls  # index of a segment's first token in `[P; h; s]`
 
     def init(key):
-        attention, own, tokens = jax.random.split(key, 3)
-        return p.qkvo_init(attention, dim, heads) | {
-            "memory": memory_init(own, dim, heads, depth=depth, expansion=expansion),
+        attention, own, tokens, asking, filters = jax.random.split(key, 5)
+        params = qkvo_init(attention, dim, heads) | {
+            "memory": memory_init(own, dim, heads, options),
             "persistent": persistent_init(tokens, persistent, dim),
             "attention_scale": jnp.ones(dim),
             "memory_scale": jnp.ones(dim),
         }
+        if memory_tokens is not None:
+            params["recall"] = jax.random.normal(asking, (memory_tokens, dim))
+        if convolution:
+            params["filters"] = filters_init(filters, convolution, dim)
+        return params
 
-    def recalled(weights, query):
-        """h as tokens: each head's read over its root mean square."""
-        return p.merge_heads(p.rms_norm(read_memory(weights, query)))
+    def asking(params, x):
+        """Queries of the recalls: of the tokens, or of as many learned ones."""
+        tokens = x if memory_tokens is None else broadcast_tokens(params["recall"], x)
+        return memory_queries(linear(tokens, params["memory"]["query"]), heads)
+
+    def recalled(params, weights, query):
+        """Keys and values of h, each head's read over its root mean square."""
+        return prefix_heads(params, merge_heads(rms_norm(read_memory(weights, query))), heads)
+
+    def near_attention(query, keys, values, index, mask):
+        """Attention in `[P; h; s]` of the segment's tokens at an index."""
+        if rotary:
+            query, keys = rotate(query, first_own + index), rotate(keys)
+        return attend(query, keys, values, mask=mask[:, None])
+
+    def answer(params, told, far):
+        """Reads of the memory, as a layer of its own gives them."""
+        return project_output(params["memory"], gated_heads(params["memory"], told, far))
 
     def visible():
-        """Whether a token at each place of its segment sees `[P; h; s]`."""
-        place = jnp.arange(segment)
-        own = place <= place[:, None]
-        return jnp.concatenate([jnp.ones((segment, persistent), bool), own, own], 1)
+        """Marks what a token at each index of its segment sees of `[P; h; s]`."""
+        index = jnp.arange(segment)
+        own = index <= index[:, None]
+        recall = own if memory_tokens is None else jnp.ones((segment, recalls), bool)
+        return jnp.concatenate([jnp.ones((segment, persistent), bool), recall, own], 1)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("titans_mac", context)
-        p.check_tokens(dim, x, None, positions)
+    def apply(parts, params, given):
+        x = given.x
         batch, length, _ = x.shape
-        real = p.padding(mask, batch, length)
-        real = jnp.ones((batch, length), bool) if real is None else real
-        first = prefix_heads(params, spread(params["persistent"], x), heads)
-        arrays = (memory_queries(params["memory"], x, heads), *p.qkv(params, x, x, heads, heads))
+        real = jnp.ones((batch, length), bool) if given.real is None else given.real
+        first = prefix_heads(params, broadcast_tokens(params["persistent"], x), heads)
+        arrays = split_qkv(parts.project(params, x, x), heads, heads)
         count = -(-length // segment)
 
         def split(x):
@@ -131,69 +198,81 @@ def make(
             return jnp.moveaxis(x.reshape(batch, count, segment, *x.shape[2:]), 1, 0)
 
         def one(carry, inputs):
-            (asking, query, key, value), real = inputs
-            recalls = prefix_heads(params, recalled(carry[0], asking), heads)
+            weights, surprise, past = carry
+            (query, key, value), real, x = inputs
+            recall = recalled(params, weights, asking(params, x))
             keys, values = (
-                jnp.concatenate([prefix, recall, own], 1)
-                for prefix, recall, own in zip(first, recalls, (key, value), strict=True)
+                jnp.concatenate(pair, 1) for pair in zip(first, recall, (key, value), strict=True)
             )
-            seen = jnp.concatenate([jnp.ones((batch, persistent), bool), real, real], 1)
-            allowed = visible() & seen[:, None]
-            near = attend(query, keys, values, mask=allowed[:, None])
-            writes = memory_inputs(params["memory"], p.merge_heads(near), heads, real)
-            far, *carry = neural_memory(
-                params["memory"]["memory"], *writes, apply_fn=network, refresh=segment,
-                initial=tuple(carry),
-            )  # fmt: skip
-            far = head_output(params["memory"], p.merge_heads(near), far)
-            return tuple(carry), gated_output(params, near, far)
+            always = jnp.ones((batch, persistent + (memory_tokens or 0)), bool)
+            there = [always, real, real] if memory_tokens is None else [always, real]
+            allowed = visible() & jnp.concatenate(there, 1)[:, None]
+            near = near_attention(query, keys, values, jnp.arange(segment), allowed)
+            told = merge_heads(near)
+            maps, past = filtered(params, project_qkv(params["memory"], told, told), past)
+            writes = memory_inputs(params["memory"], maps, told, heads, options, real)
+            far, weights, surprise = run_memory(
+                params["memory"]["memory"], writes, options, (weights, surprise)
+            )
+            merged = gate_by_memory(params, near, answer(params, told, far))
+            return (weights, surprise, past), parts.output(params, merged, x)
 
         state = memory_start(params["memory"], batch)
-        step = jax.checkpoint(one, prevent_cse=False)
-        inputs = jax.tree.map(split, (arrays, real))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         start = jax.tree.map(lambda x: x.astype(wide), (state.weights, state.momentum))
-        _, out = lax.scan(step, start, inputs)
+        step = jax.checkpoint(one, prevent_cse=False)
+        inputs = jax.tree.map(split, (arrays, real, x))
+        _, out = lax.scan(step, (*start, empty_past(params, batch, x.dtype)), inputs)
         return jnp.moveaxis(out, 0, 1).reshape(batch, -1, dim)[:, :length]
 
-    def init_state(params, batch_size, max_length):
-        tokens = params["persistent"]
+    def init_state(parts, params, batch_size, max_length, dtype):
+        tokens = params["persistent"].astype(dtype)
         first = prefix_heads(params, jnp.broadcast_to(tokens, (batch_size, *tokens.shape)), heads)
-        grow = lambda x: jnp.pad(x, ((0, 0), (0, 2 * segment), (0, 0), (0, 0)))
-        return SegmentState(
-            grow(first[0]), grow(first[1]), memory_start(params["memory"], batch_size)
-        )
+        grow = lambda x: jnp.pad(x, ((0, 0), (0, recalls + segment), (0, 0), (0, 0)))
+        memory = memory_start(params["memory"], batch_size)
+        past = empty_past(params, batch_size, dtype)
+        return SegmentState(grow(first[0]), grow(first[1]), memory, memory.weights, past)
 
-    def step(params, x, state):
-        place = state.memory.count.reshape(-1)[0] % segment
-        asking = memory_queries(params["memory"], x[:, None], heads)
-        recalls = prefix_heads(params, recalled(state.memory.anchor, asking), heads)
-        x_heads = {
-            n: p.split_heads(p.linear(x, params[n]), heads)[:, None]
-            for n in ("query", "key", "value")
-        }
+    def step(parts, params, x, state):
+        x = x[:, None]
+        index = state.memory.count.reshape(-1)[0] % segment
+        before = jax.tree.map(
+            lambda new, old: jnp.where(index == 0, new, old), state.memory.weights, state.recalled
+        )
+        recall = recalled(params, before, asking(params, x))
+        query, key, value = split_qkv(parts.project(params, x, x), heads, heads)
 
         def put(buffer, recall, own):
-            for offset, token in ((0, recall), (segment, own)):
-                buffer = lax.dynamic_update_slice_in_dim(
-                    buffer, token.astype(buffer.dtype), persistent + offset + place, axis=1
-                )
+            at = persistent + (index if memory_tokens is None else 0)
+            for start, tokens in ((at, recall), (first_own + index, own)):
+                tokens = tokens.astype(buffer.dtype)
+                buffer = lax.dynamic_update_slice_in_dim(buffer, tokens, start, axis=1)
             return buffer
 
-        keys = put(state.key, recalls[0], x_heads["key"])
-        values = put(state.value, recalls[1], x_heads["value"])
-        allowed = lax.dynamic_slice_in_dim(visible(), place, 1, axis=0)
-        near = attend(
-            x_heads["query"], keys.astype(x.dtype), values.astype(x.dtype),
-            mask=allowed[None, None],
-        )  # fmt: skip
-        memory, far = memory_token(
-            params["memory"], p.merge_heads(near)[:, 0], state.memory, heads, segment
+        keys = put(state.key, recall[0], key)
+        values = put(state.value, recall[1], value)
+        allowed = lax.dynamic_slice_in_dim(visible(), index, 1, axis=0)
+        near = near_attention(
+            query, keys.astype(x.dtype), values.astype(x.dtype), index[None], allowed[None]
         )
-        far = head_output(params["memory"], p.merge_heads(near), far[:, None])
-        return gated_output(params, near, far)[:, 0], SegmentState(keys, values, memory)
+        told = merge_heads(near)
+        maps, past = filtered(params, project_qkv(params["memory"], told, told), state.past)
+        memory, far = memory_token(params["memory"], maps, told, state.memory, heads, options)
+        merged = gate_by_memory(params, near, answer(params, told, far))
+        y = parts.output(params, merged, x)[:, 0]
+        return y, SegmentState(keys, values, memory, before, past)
 
-    return Mixer(init, apply, init_state, step)
+    return framed_parts(
+        "titans_mac",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        init_state=init_state,
+        step=step,
+        takes="row",
+        causal=True,
+    )
 
 
 MECHANISM = Mechanism(
@@ -209,5 +288,6 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=True,
     cost="n*w",
-    parameters=("attention_scale", "memory", "memory_scale", "persistent"),
+    documents="never",
+    parameters=("attention_scale", "filters", "memory", "memory_scale", "persistent"),
 )

@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend
-from jattn.checks import check_shape
+from jattn.attention.positions import rotary
+from jattn.checks import check_count, check_shape
 
 
 def window_attention(
@@ -22,6 +23,7 @@ def window_attention(
     *,
     window: int,
     mask: Bool[Array, "b t"] | None = None,
+    rotate: bool = False,
 ) -> Float[Array, "b t h e"]:
     """Softmax attention of each token to a prefix and to the `window` tokens that end with it.
 
@@ -36,6 +38,8 @@ def window_attention(
         prefix_value: `[b, n, h, e]`.
         window: tokens that a token sees, itself among them.
         mask: True = a real token.
+        rotate: rotary positions, counted from the block before the query's on, so that they are
+            below `2 window` however long the sequence is; the prefix stands at 0. d is even.
 
     Returns:
         `[b, t, h, e]`.
@@ -55,7 +59,7 @@ def window_attention(
     check_shape("value", value, "b t h e", sizes)
     check_shape("prefix_key", prefix_key, "b n h d", sizes)
     check_shape("prefix_value", prefix_value, "b n h e", sizes)
-    check_window(window)
+    check_count("window", window)
     batch, length, prefix = sizes["b"], sizes["t"], sizes["n"]
     blocks = -(-length // window)
     spare = blocks * window - length
@@ -77,26 +81,18 @@ def window_attention(
         )
         return jnp.concatenate([first, pair], 2).reshape(batch * blocks, -1, *pair.shape[3:])
 
-    place = jnp.arange(2 * window)
-    gap = place[None, :] - jnp.arange(window)[:, None]
-    near = (gap > 0) & (gap <= window)  # the block before comes first: places 0 .. w - 1
+    index = jnp.arange(2 * window)
+    gap = index[None, :] - jnp.arange(window)[:, None]
+    near = (gap > 0) & (gap <= window)  # the block before comes first: 0 .. w - 1
     near = jnp.concatenate([jnp.ones((window, prefix), bool), near], 1)
     allowed = near & around(real)[:, None]
-    fold = lambda x: split(x).reshape(batch * blocks, window, *x.shape[2:])
-    out = attend(
-        fold(query), around(key, prefix_key), around(value, prefix_value), mask=allowed[:, None]
-    )
+    queries = split(query).reshape(batch * blocks, window, *query.shape[2:])
+    keys = around(key, prefix_key)
+    if rotate:
+        places = jnp.concatenate([jnp.zeros(prefix, jnp.int32), index])
+        queries, keys = rotary(queries, window + index[:window]), rotary(keys, places)
+    out = attend(queries, keys, around(value, prefix_value), mask=allowed[:, None])
     return out.reshape(batch, blocks * window, *out.shape[2:])[:, :length]
-
-
-def check_window(window: int) -> None:
-    """Checks a window's size.
-
-    Raises:
-        ValueError: it is below 1.
-    """
-    if window < 1:
-        raise ValueError(f"window: expected at least 1, got {window}")
 
 
 class WindowCache(NamedTuple):
@@ -120,7 +116,7 @@ def empty_cache(prefix_key: Array, prefix_value: Array, window: int) -> WindowCa
 
 
 def window_step(
-    cache: WindowCache, query: Any, key: Any, value: Any, *, window: int
+    cache: WindowCache, query: Any, key: Any, value: Any, *, window: int, rotate: bool = False
 ) -> tuple[WindowCache, Float[Array, "b h e"]]:
     """`window_attention` of one more token, `[b, h, d]` each."""
     prefix = cache.key.shape[1] - window
@@ -130,5 +126,13 @@ def window_step(
     )
     cache = WindowCache(put(cache.key, key), put(cache.value, value), cache.position + 1)
     filled = jnp.arange(cache.key.shape[1]) < prefix + cache.position
-    read = (x.astype(query.dtype) for x in (cache.key, cache.value))
-    return cache, attend(query[:, None], *read, mask=filled[None, None, None])[:, 0]
+    keys, values = (x.astype(query.dtype) for x in (cache.key, cache.value))
+    query = query[:, None]
+    if rotate:
+        # A ring's slot below that of the newest token is of its block, others of the one before.
+        place = (cache.position - 1) % window
+        ring = jnp.arange(window)
+        places = ring + jnp.where(ring <= place, window, 0)
+        places = jnp.concatenate([jnp.zeros(prefix, places.dtype), places])
+        query, keys = rotary(query, place[None] + window), rotary(keys, places)
+    return cache, attend(query, keys, values, mask=filled[None, None, None])[:, 0]

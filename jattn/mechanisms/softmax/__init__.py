@@ -1,0 +1,1 @@
+"""Mechanisms that compare all queries with all keys, over `jattn.attend`."""

@@ -14,7 +14,7 @@ Limits: alpha = alpha_mean = 1 is softmax attention; alpha = 0 averages the visi
 the number of visible keys, rows sum to alpha_mean whatever alpha is.
 
 The average is a statistic, not a weight: no gradient reaches it, and weight decay is not for it. It
-starts at 0; after each step of training, `update_average` gives the parameters with the next one.
+starts at 0; each step of training gives the next one (`Mixer.auxiliary`, `update_average`).
 """
 
 from typing import Any
@@ -26,9 +26,11 @@ from jaxtyping import Array, Bool, Float
 
 from jattn.attention import attend, masks
 from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.tokens import clean_tokens
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Auxiliary, Mixer, replace_fields
 
 ACTIVATIONS = {
     "clip": lambda z: jnp.clip(0.1 * z + 0.5, 0, 1),
@@ -73,10 +75,10 @@ def affine_attention(
         0.75
     """
     check_choice("denominator", denominator, DENOMINATORS)
-    mean, seen = visible_mean(value, query.shape[1], query.shape[2], mask)
+    mean, counts = visible_mean(value, query.shape[1], query.shape[2], mask)
     rest = average - alpha
     if denominator == "length":
-        rest *= seen / value.shape[1]
+        rest *= counts / value.shape[1]
     out = attend(query, key, value, mask=mask)
     scaled = alpha[..., None] * out + rest[..., None] * mean
     return scaled.astype(out.dtype)
@@ -105,13 +107,13 @@ def visible_mean(
         zeros = jnp.zeros((b, max(queries, s), heads, 1), value.dtype)
         mean, lse = attend(zeros[:, :queries], zeros[:, :s, :1], value, mask=mask, return_lse=True)
         return mean, jnp.exp(lse)
-    seen = jnp.full(queries, s) if mask is None else jnp.minimum(jnp.arange(queries) + 1, s)
-    seen = seen.astype(value.dtype)[None, :, None]
+    counts = jnp.full(queries, s) if mask is None else jnp.minimum(jnp.arange(queries) + 1, s)
+    counts = counts.astype(value.dtype)[None, :, None]
     if mask is None:
         sums = jnp.broadcast_to(value.sum(1, keepdims=True), (b, queries, *value.shape[2:]))
     else:
         sums = jnp.cumsum(value, axis=1)[:, jnp.minimum(jnp.arange(queries), s - 1)]
-    return jnp.repeat(sums / seen[..., None], heads // g, axis=2), seen
+    return jnp.repeat(sums / counts[..., None], heads // g, axis=2), counts
 
 
 def alpha_of(
@@ -124,7 +126,7 @@ def alpha_of(
         weights: W.
         activation: `"clip"`, `clip(0.1 x W + 0.5, 0, 1)`, or `"sigmoid"`.
     """
-    logits = p.linear(x, weights)
+    logits = linear(x, weights)
     return ACTIVATIONS[activation](logits.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
@@ -189,28 +191,33 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     check_choice("activation", activation, list(ACTIVATIONS))
     check_choice("denominator", denominator, DENOMINATORS)
 
     def init(key):
-        return {"alpha": p.linear_init(key, dim, heads), "average": jnp.zeros(())}
+        return {"alpha": linear_init(key, dim, heads), "average": jnp.zeros(())}
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         return affine_attention(
             query,
             key,
             value,
-            alpha_of(scene.x, params["alpha"], activation),
+            alpha_of(context.x, params["alpha"], activation),
             lax.stop_gradient(params["average"]),
             denominator=denominator,
-            mask=scene.mask,
+            mask=context.mask,
         )
 
-    return attention_mixer(
+    def auxiliary(params, x, /, *, context=None, mask=None, positions=None, key=None):
+        x, real = clean_tokens(x, context=context, mask=mask)
+        moved = update_average(params, x, activation=activation, real=real)
+        return Auxiliary({}, {"average": moved["average"]})
+
+    mixer = attention_mixer(
         "affine_attention",
         dim=dim,
         heads=heads,
@@ -221,6 +228,9 @@ def make(
         rotary=rotary,
         window=window,
     )
+    if denominator == "length":  # of the cache, which only steps know
+        mixer = replace_fields(mixer, prefill=None)
+    return replace_fields(mixer, auxiliary=auxiliary, statistics=("average",))
 
 
 MECHANISM = Mechanism(
@@ -236,6 +246,7 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=("alpha", "average"),
     statistics=("average",),
 )

@@ -4,11 +4,13 @@
 
     euclidean    q . k / tau
     hyperbolic   -dist(exp q, exp k) / tau, on the hyperboloid of curvature -c
+                 sinh(dist sqrt(c) / 2)^2 = sinh((a - b) / 2)^2 + sinh(a) sinh(b) (1 - cos) / 2
+                 where a = sqrt(c) |q|, b = sqrt(c) |k|, cos is that of the angle between them
     spherical    cos(q, k) / tau, or -angle / (tau sqrt(c))
 
 c and tau are learned; tau starts at sqrt(d), c at 1. Values are summed in the tangent space at the
-origin. A hyperbolic or spherical score is a function of one inner product of vectors of d + 1 or d
-numbers, so no array of all distances is made.
+origin. A hyperbolic or spherical score is a function of one inner product of directions and of two
+lengths, so no array of all distances is made, and no length is too large.
 
 Distinctive: trees want negative curvature and rings a positive one, and a token chooses.
 
@@ -25,16 +27,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.attention import attend
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
+from jattn.checks import check_choice, check_count
 from jattn.mechanisms.combinators.mixture import router_init, router_shares
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
-from jattn.mechanisms.softmax.softplus_attention import unit
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.norms import unit
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 GEOMETRIES = ("euclidean", "hyperbolic", "spherical")
 SPHERES = ("cosine", "angle")
 BRANCHES = ("shared", "separate")
+
+FAR = 15.0  # in units of 1 / sqrt(c), half a distance from which on logarithms are added
 
 Number = float | Float[Array, ""]
 
@@ -72,10 +77,46 @@ def lorentz_lift(u: Float[Array, "*batch d"], c: Number) -> Float[Array, "*batch
     return jnp.concatenate([time / jnp.sqrt(c), u * jnp.where(small, 1.0, jnp.sinh(r) / r)], -1)
 
 
-def _length(product: Array, c: Number) -> Array:
-    """arccosh(-c <Q, K>) / sqrt(c), with a floor where its slope would be infinite."""
-    floor = 1 + 8 * jnp.finfo(product.dtype).eps
-    return jnp.arccosh(jnp.maximum(-c * product, floor)) / jnp.sqrt(c)
+def _polar(u: Float[Array, "*batch d"], c: Number) -> tuple[Array, Array]:
+    """The distance r = sqrt(c) |u| of a point from the origin, and its direction u / |u|."""
+    u = wide(u)
+    square = (u**2).sum(-1)
+    length = jnp.sqrt(jnp.where(square == 0, 1, square))
+    return jnp.sqrt(c) * jnp.where(square == 0, 0, length), u / length[..., None]
+
+
+def _distance(cosine: Array, a: Array, b: Array, c: Number) -> Array:
+    """Distance of two points at distances a and b from the origin, by the angle between them.
+
+        sinh(d / 2)^2 = sinh((a - b) / 2)^2 + sinh(a) sinh(b) (1 - cos) / 2
+
+    The cosine law without differences of large numbers; where its terms leave the range of floats,
+    their logarithms are added: d = 2 log(2 sinh(d / 2)).
+    """
+    # Directions that are equal up to rounding are equal: far out, no other distance is this short.
+    rounding = 4 * jnp.finfo(cosine.dtype).eps
+    apart = 1 - cosine > rounding
+    half_gap = jnp.abs(a - b) / 2
+    safe = lambda x: jnp.where(x > 0, x, 1)
+    # log sinh(x) = x + log(1 - exp(-2 x)) - log 2
+    log_sinh = lambda x: x + jnp.log(-jnp.expm1(-2 * x)) - math.log(2)
+    there = apart & (a > 0) & (b > 0)
+    between = jnp.where(there, (1 - cosine) / 2, 1)
+    across = (log_sinh(safe(a)) + log_sinh(safe(b)) + jnp.log(between)) / 2
+    across = jnp.where(there, across, 0)
+    far = jnp.maximum(across, half_gap) > FAR
+    # Close by: the sum itself.
+    small = lambda x: jnp.where(far, 0, x)
+    square = jnp.sinh(small(half_gap)) ** 2 + jnp.where(there, jnp.exp(small(2 * across)), 0)
+    near = jnp.arcsinh(jnp.sqrt(jnp.where(square > 0, square, 1)))
+    near = jnp.where(square > 0, near, 0)
+    # Far away: arcsinh(x) = log(2 x), and x is the larger term, or both.
+    gap = jnp.where(half_gap > 0, log_sinh(safe(half_gap)), -jnp.inf)
+    gap, across = jnp.where(far, gap, 0), jnp.where(far & there, across, -jnp.inf)
+    larger = jnp.maximum(gap, across)
+    larger = jnp.where(far, larger, 0)
+    beyond = larger + jnp.log(jnp.exp(2 * (gap - larger)) + jnp.exp(2 * (across - larger))) / 2
+    return 2 * jnp.where(far, beyond + math.log(2), near) / jnp.sqrt(c)
 
 
 def lorentz_distance(
@@ -84,19 +125,18 @@ def lorentz_distance(
     """Distance of the points that two tangent vectors at the origin lead to.
 
     Args:
-        u, w: `[..., d]`.
+        u, w: `[..., d]`, as long as floats are.
         c: minus the curvature, > 0.
 
     Returns:
-        `[...]`. It is exact to about eps^(1/2) cosh(sqrt(c) |u|): in float32 equal points are 1e-3
-        apart, more far from the origin.
+        `[...]`. Directions less than about 1e-3 apart (in float32) are taken for equal.
 
     Example:
         >>> round(float(lorentz_distance(jnp.array([1.0, 0.0]), jnp.array([-1.0, 0.0]), 1.0)), 3)
         2.0
     """
-    a, b = lorentz_lift(u, c), lorentz_lift(w, c)
-    return _length((a[..., 1:] * b[..., 1:]).sum(-1) - a[..., 0] * b[..., 0], c)
+    (a, u), (b, w) = _polar(u, c), _polar(w, c)
+    return _distance((u * w).sum(-1), a, b, c)
 
 
 def lorentz_attention(
@@ -128,12 +168,13 @@ def lorentz_attention(
         >>> lorentz_attention(x, x, x, c=1.0, tau=2.0).shape
         (1, 5, 2, 4)
     """
+    shared = query.shape[2] // key.shape[2]
+    (a, query), (b, key) = _polar(query, c), _polar(key, c)
 
-    def score_mod(product, batch, head, q_index, k_index):
-        return -_length(product, c) / tau
+    def score_mod(cosine, batch, head, q_index, k_index):
+        of_query, of_key = a[batch, q_index, head], b[batch, k_index, head // shared]
+        return -_distance(cosine, of_query, of_key, c) / tau
 
-    query, key = lorentz_lift(query, c), lorentz_lift(key, c)
-    key = jnp.concatenate([-key[..., :1], key[..., 1:]], -1)
     out = attend(query, key, value, mask=mask, scale=1.0, score_mod=score_mod)
     return out.astype(value.dtype)
 
@@ -212,23 +253,26 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     check_choice("branches", branches, BRANCHES)
     check_choice("sphere", sphere, SPHERES)
+    if isinstance(geometries, str) or not isinstance(geometries, Sequence):
+        raise ValueError(f"geometries: expected several of {GEOMETRIES}, got {geometries!r}")
     geometries = tuple(geometries)
     for geometry in geometries:
         check_choice("geometries", geometry, GEOMETRIES)
     n = len(geometries)
     if n == 0 or len(set(geometries)) < n:
         raise ValueError(f"geometries: expected different ones, one at least, got {geometries}")
-    p.check_heads(dim, heads, kv_heads)
+    check_heads(dim, heads, kv_heads)
     groups = heads if kv_heads is None else kv_heads
     if branches == "separate" and groups % n:
         raise ValueError(f"heads: expected a multiple of {n} to be separate, got {groups}")
     hidden = max(dim // 4, 1) if hidden is None else hidden
+    check_count("hidden", hidden)
     curved = [g for g in geometries if g == "hyperbolic" or (g, sphere) == ("spherical", "angle")]
 
     def init(key):
@@ -250,14 +294,14 @@ def make(
             return spherical_attention(query, key, value, tau, c, mask=mask)
         return spherical_attention(query, key, value, tau, mask=mask)
 
-    def core(params, query, key, value, scene):
-        shares = router_shares(params, scene.x) if n > 1 else jnp.ones((*query.shape[:2], 1))
+    def core(params, query, key, value, context):
+        shares = router_shares(params, context.x) if n > 1 else jnp.ones((*query.shape[:2], 1))
         outputs = []
         for index in range(n):
             part = lambda heads: heads  # all of them
             if branches == "separate":
                 part = lambda heads, index=index: jnp.split(heads, n, axis=2)[index]
-            out = branch(params, index, part(query), part(key), part(value), scene.mask)
+            out = branch(params, index, part(query), part(key), part(value), context.mask)
             outputs.append(out * shares[..., index, None, None].astype(out.dtype))
         return jnp.concatenate(outputs, 2) if branches == "separate" else jnp.asarray(sum(outputs))
 
@@ -285,5 +329,7 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=("router_up", "router_down", "log_temperature", "curvature"),
+    idle=("router_up",),
 )

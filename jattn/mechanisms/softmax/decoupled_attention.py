@@ -18,9 +18,13 @@ from jaxtyping import Array, Float
 
 from jattn.attention import attend, masks
 from jattn.attention.positions import rotary as rotate
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_array, check_shape
+from jattn.mechanisms.frames.checks import check_tokens
+from jattn.mechanisms.frames.framed import framed
+from jattn.mechanisms.frames.tokens import hide_padding
+from jattn.mechanisms.layers.heads import merge_heads, split_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax import softmax_attention
 
 
@@ -72,7 +76,8 @@ def make(*, dim: int, heads: int, causal: bool = False, rotary: bool = False) ->
     Args:
         dim: model dimension m.
         heads: heads h, a divisor of m.
-        causal: hide later tokens. It then streams, with c = x.
+        causal: hide later tokens. It then streams; `step` takes the token of the other stream,
+            `[b, m]` or `[1, m]`, as `context`, and without it c = x.
         rotary: rotate queries and keys by their positions.
 
     Raises:
@@ -81,31 +86,83 @@ def make(*, dim: int, heads: int, causal: bool = False, rotary: bool = False) ->
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
         >>> x = jnp.ones((3, 6, 32))
-        >>> jax.jit(mixer.apply)(params, x, context=x[:1]).shape
+        >>> jax.eval_shape(mixer.apply, params, x, context=x[:1]).shape
         (3, 6, 32)
     """
     plain = softmax_attention.make(dim=dim, heads=heads, causal=causal, rotary=rotary)
+    return _of_streams(plain, dim, heads, causal, rotary)
+
+
+def _of_streams(plain: Mixer, dim: int, heads: int, causal: bool, rotary: bool) -> Mixer:
+    """The mixer that takes weights of a context, from the one that takes them of x."""
+    parts, rebuild, plain_step = plain.parts, plain.rebuild, plain.step
+    assert parts is not None
+    assert rebuild is not None
+
+    def arrays_of(params, x, stream, positions):
+        maps = parts.project(params, stream, stream)
+        maps["value"] = parts.project(params, x, x)["value"]
+        query, key, value = (split_heads(maps[n], heads) for n in ("query", "key", "value"))
+        if not rotary:
+            return query, key, value
+        if positions is not None and len(positions) > len(stream):
+            query, key = (jnp.broadcast_to(a, (len(positions), *a.shape[1:])) for a in (query, key))
+        return rotate(query, positions), rotate(key, positions), value
+
+    def check_stream(stream, sizes):
+        check_array("context", stream, "floating")
+        axes = " ".join(sizes)
+        check_shape("context", stream, axes.replace("b", "1") if len(stream) == 1 else axes, sizes)
 
     def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
         if context is None:
             return plain.apply(params, x, mask=mask, positions=positions)
-        p.check_tokens(dim, x, None, positions)
-        alone = len(context) == 1
-        check_shape("context", context, "1 t m" if alone else "b t m",
-                    dict(zip("btm", x.shape, strict=True)))  # fmt: skip
-        query = p.split_heads(p.linear(context, params["query"]), heads)
-        key = p.split_heads(p.linear(context, params["key"]), heads)
-        value = p.split_heads(p.linear(x, params["value"]), heads)
-        if rotary:
-            if alone and positions is not None:
-                query, key = (jnp.broadcast_to(a, (len(x), *a.shape[1:])) for a in (query, key))
-            query, key = rotate(query, positions), rotate(key, positions)
-        mask = p.attention_mask(mask, *x.shape[:2], causal=causal)
-        return p.output(params, decoupled_attention(query, key, value, mask=mask))
+        check_tokens(dim, x, None, positions)
+        check_stream(context, dict(zip("btm", x.shape, strict=True)))
 
-    return plain._replace(apply=apply)
+        def mixed(params, given):
+            stream = context
+            if given.mask is not None and len(context) == len(x):
+                stream = hide_padding(context, given.mask, keep=True)
+            query, key, value = arrays_of(params, given.x, stream, given.positions)
+            mask = given.mask
+            if causal:
+                mask = masks.causal() if mask is None else mask & masks.causal()
+            out = decoupled_attention(query, key, value, mask=mask)
+            return parts.output(params, merge_heads(out), given.x)
+
+        whole = framed(
+            "decoupled_attention",
+            dim=dim,
+            init=plain.init,
+            apply=mixed,
+            takes="any",
+            causal=causal,
+        )
+        return whole.apply(params, x, mask=mask, positions=positions, key=key)
+
+    def step(params, x, state, *, context=None):
+        assert plain_step is not None
+        if context is None:
+            return plain_step(params, x, state)
+        check_array("x", x, "floating")
+        check_shape("x", x, "b m", {"m": dim})
+        check_stream(context, dict(zip("bm", x.shape, strict=True)))
+        position = jnp.broadcast_to(state.position, (len(x), 1))
+        query, key, value = arrays_of(params, x[:, None], context[:, None], position)
+        query, key = (jnp.broadcast_to(a, (len(x), *a.shape[1:])) for a in (query, key))
+        state = state.append(key[:, 0], value[:, 0])
+        cached = (state.key.astype(x.dtype), state.value.astype(x.dtype))
+        out = attend(query.astype(x.dtype), *cached, mask=state.filled)
+        return parts.output(params, merge_heads(out), x[:, None])[:, 0], state
+
+    return plain._replace(
+        apply=apply,
+        step=None if plain_step is None else step,
+        rebuild=lambda parts: _of_streams(rebuild(parts), dim, heads, causal, rotary),
+    )
 
 
 MECHANISM = Mechanism(
@@ -121,4 +178,5 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

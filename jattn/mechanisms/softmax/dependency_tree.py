@@ -3,7 +3,9 @@
     D_ji = sum_h A_ij P_ih M_i        what receiver j takes from sender i
 
 A child's parent is the receiver that takes most from it. Layers that prune keep the tokens that
-still speak, M_i max_h P_ih; the paper does not say by which number it prunes.
+still speak, M_i max_h P_ih; the paper does not say by which number it prunes. What the last layer
+gives is pooled by how much each token still speaks: `pool`. `layered_tree` reads one tree from all
+layers, and `jattn.nn.VisionTransformer` runs such layers with `carry_messages` and `prune_after`.
 """
 
 import jax
@@ -11,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
-from jattn.mechanisms import projections as p
+from jattn.checks import check_shape
 from jattn.mechanisms.combinators.routed import top_k
+from jattn.mechanisms.layers.heads import qkv
 from jattn.mechanisms.softmax.reversed_attention import TEMPERATURE, senders
 
 
@@ -64,7 +67,7 @@ def layer_dependencies(
         params, x, message, heads, temperature, mask: as for `reversed_layer`.
     """
     share, message = senders(params, x, message, temperature=temperature)
-    query, key, _ = p.qkv(params, x, x, heads, heads)
+    query, key, _ = qkv(params, x, x, heads, heads)
     return dependencies(query, key, share * message[..., None], mask=mask)
 
 
@@ -135,3 +138,29 @@ def prune(score: Float[Array, "b t"], count: int, *arrays: Array) -> tuple[Array
     kept = top_k(score, count)
     index = jax.vmap(lambda row: jnp.nonzero(row, size=count)[0])(kept)
     return tuple(jax.vmap(lambda array, i: array[i])(array, index) for array in arrays)
+
+
+def pool(x: Float[Array, "b t m"], message: Float[Array, "b t"]) -> Float[Array, "b m"]:
+    """The features of an image, `mean_i M_i x_i` over the tokens that are left.
+
+    Args:
+        x: what the last layer gives.
+        message: M, that layer included.
+
+    Returns:
+        `[b, m]`, in x's dtype.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Reference:
+        arXiv 2304.03282.
+
+    Example:
+        >>> pool(jnp.array([[[4.0], [6.0]]]), jnp.array([[1.0, 0.5]])).tolist()
+        [[3.5]]
+    """
+    sizes: dict[str, int] = {}
+    check_shape("x", x, "b t m", sizes)
+    check_shape("message", message, "b t", sizes)
+    return (message[..., None] * x).mean(1).astype(x.dtype)

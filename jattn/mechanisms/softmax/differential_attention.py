@@ -21,10 +21,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jattn.attention import attend
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_choice, check_count, check_flag
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import split_qkv
+from jattn.mechanisms.layers.norms import rms_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 PAIRINGS = ("within_head", "authors")
 VECTORS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
@@ -166,7 +169,7 @@ def sub_norm(
 
     The factor brings gradients to the size that softmax attention's have.
     """
-    return ((1 - lambda_init) * p.rms_norm(out, weight, eps=1e-5)).astype(out.dtype)
+    return ((1 - lambda_init) * rms_norm(out, weight, eps=1e-5)).astype(out.dtype)
 
 
 def lambda_vectors(key: jax.Array, head_dim: int) -> dict[str, Float[Array, " d"]]:
@@ -175,19 +178,23 @@ def lambda_vectors(key: jax.Array, head_dim: int) -> dict[str, Float[Array, " d"
     return dict(zip(VECTORS, drawn, strict=True))
 
 
-def check_maps(dim: int, heads: int, depth: int) -> int:
-    """Size d of the maps of a head.
+def check_maps(dim: int, heads: int, depth: int, head_dim: int | None = None) -> int:
+    """Size d of the maps of a head, `head_dim` or what is left of dim for each of them.
 
     Raises:
         ValueError: dim does not split into two maps a head, or a negative depth.
     """
-    p.check_heads(dim, heads)
+    if head_dim is not None:
+        for name, size in (("dim", dim), ("heads", heads), ("head_dim", head_dim)):
+            check_count(name, size)
+        check_count("depth", depth, 0)
+        return head_dim
+    check_heads(dim, heads)
     if dim % (2 * heads):
         raise ValueError(
             f"heads: two maps a head need dim / (2 heads) whole, got {dim} / (2 * {heads})"
         )
-    if depth < 0:
-        raise ValueError(f"depth: expected at least 0, got {depth}")
+    check_count("depth", depth, 0)
     return dim // (2 * heads)
 
 
@@ -219,12 +226,15 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=2, causal=True, depth=3)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["lambda_q1"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
-        ((8,), (1, 6, 32))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["lambda_q1"].shape
+        (8,)
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
+        (1, 6, 32)
     """
     head_dim = check_maps(dim, heads, depth)
     check_choice("pairing", pairing, PAIRINGS)
+    check_flag("rotary", rotary)
     if rotary and head_dim % 2:
         raise ValueError(f"rotary: needs an even dim / (2 heads), got {head_dim}")
     groups = heads if kv_heads is None else kv_heads
@@ -233,13 +243,13 @@ def make(
     def init(key):
         return lambda_vectors(key, head_dim) | {"sub_norm": jnp.ones(2 * head_dim)}
 
-    def project(params, x, context):
-        query, key, value = p.qkv(params, x, context, 2 * heads, 2 * groups)
+    def prepare(params, maps, x, source):
+        query, key, value = split_qkv(maps, 2 * heads, 2 * groups)
         return query, key, value.reshape(*value.shape[:2], groups, -1)
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         lam = diff_lambda(**{name: params[name] for name in VECTORS}, lambda_init=lambda_init)
-        out = differential_attention(query, key, value, lam, pairing=pairing, mask=scene.mask)
+        out = differential_attention(query, key, value, lam, pairing=pairing, mask=context.mask)
         return sub_norm(out, params["sub_norm"], lambda_init)
 
     return attention_mixer(
@@ -250,7 +260,7 @@ def make(
         core=core,
         kv_heads=kv_heads,
         init=init,
-        project=project,
+        prepare=prepare,
         rotary=rotary,
         window=window,
     )
@@ -269,5 +279,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=(*VECTORS, "sub_norm"),
 )

@@ -19,10 +19,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jattn.attention import attend
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_choice, check_count, check_flag
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_heads, largest_divisor
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 ACTIVATIONS = {"silu": jax.nn.silu, "none": lambda x: x}
 
@@ -110,7 +113,7 @@ def augmented_query(
         (1, 2, 8)
     """
     check_choice("activation", activation, list(ACTIVATIONS))
-    return p.linear(ACTIVATIONS[activation](p.linear(x, down)), up)
+    return linear(ACTIVATIONS[activation](linear(x, down)), up)
 
 
 def cache_size(key_heads: int, value_heads: int, key_dim: int, value_dim: int) -> int:
@@ -164,52 +167,52 @@ def make(
         >>> state.key.shape, state.value.shape
         ((1, 6, 2, 4), (1, 6, 4, 4))
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     size = dim // heads
-    key_heads = p.largest_divisor(heads, heads // 8) if key_heads is None else key_heads
-    value_heads = p.largest_divisor(heads, heads // 2) if value_heads is None else value_heads
+    key_heads = largest_divisor(heads, heads // 8) if key_heads is None else key_heads
+    value_heads = largest_divisor(heads, heads // 2) if value_heads is None else value_heads
     for name, count in (("key_heads", key_heads), ("value_heads", value_heads)):
+        check_count(name, count, 0)
         if count < 1 or heads % count:
             raise ValueError(f"{name}: expected a divisor of heads={heads}, got {count}")
+    check_flag("compress_keys", compress_keys)
     if compress_keys and size % 2:
         raise ValueError(f"compress_keys: needs an even dim / heads, got {dim} / {heads} = {size}")
     for name, number in (("query_hidden", query_hidden), ("top_values", top_values)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
+        if number is not None:
+            check_count(name, number)
     check_choice("activation", activation, list(ACTIVATIONS))
     key_size = size // 2 if compress_keys else size
 
     def init(key):
         keys = jax.random.split(key, 5)
         own = {
-            "key": p.linear_init(keys[0], dim, key_heads * key_size),
-            "value": p.linear_init(keys[1], dim, value_heads * size),
+            "key": linear_init(keys[0], dim, key_heads * key_size),
+            "value": linear_init(keys[1], dim, value_heads * size),
         }
         if compress_keys:
             ups = jax.random.split(keys[2], key_heads)
-            own["key_up"] = jax.vmap(lambda k: p.linear_init(k, key_size, size))(ups)
+            own["key_up"] = jax.vmap(lambda k: linear_init(k, key_size, size))(ups)
         if query_hidden is not None:
-            own["query"] = p.linear_init(keys[3], dim, query_hidden)
-            own["query_up"] = p.linear_init(keys[4], query_hidden, dim)
+            own["query"] = linear_init(keys[3], dim, query_hidden)
+            own["query_up"] = linear_init(keys[4], query_hidden, dim)
         return own
 
-    def project(params, x, context):
-        if query_hidden is None:
-            query = p.linear(x, params["query"])
-        else:
-            query = augmented_query(x, params["query"], params["query_up"], activation=activation)
-        key, value = (p.linear(context, params[name]) for name in ("key", "value"))
+    def prepare(params, maps, x, source):
+        query = maps["query"]
+        if query_hidden is not None:
+            query = linear(ACTIVATIONS[activation](query), params["query_up"])
         return (
-            p.split_heads(query, heads),
-            p.split_heads(key, key_heads),
-            p.split_heads(value, value_heads),
+            split_heads(query, heads),
+            split_heads(maps["key"], key_heads),
+            split_heads(maps["value"], value_heads),
         )
 
     def expand(params, key):
         return jnp.einsum("bsgc,gcd->bsgd", key, params["key_up"].astype(key.dtype))
 
-    def core(params, query, key, value, scene):
-        return diffqkv_attention(query, key, value, top_values=top_values, mask=scene.mask)
+    def core(params, query, key, value, context):
+        return diffqkv_attention(query, key, value, top_values=top_values, mask=context.mask)
 
     return attention_mixer(
         "diffqkv_attention",
@@ -218,7 +221,7 @@ def make(
         causal=causal,
         core=core,
         init=init,
-        project=project,
+        prepare=prepare,
         expand=expand if compress_keys else None,
         rotary=rotary,
         window=window,
@@ -238,4 +241,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

@@ -18,11 +18,14 @@ on any other mixer.
 
 import jax.numpy as jnp
 
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
+from jattn.checks import check_choice, check_flag
 from jattn.mechanisms.combinators.gated import check_gate, gate, gate_init, gate_logits, gated
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import split_qkv
+from jattn.mechanisms.layers.norms import rms_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax.softmax_attention import softmax_attention
 
 POSITIONS = ("G1", "G2", "G3", "G4", "G5")
@@ -66,13 +69,17 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, granularity="head")
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["output_gate"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
-        ((32, 4), (1, 6, 32))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["output_gate"].shape
+        (32, 4)
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
+        (1, 6, 32)
     """
     check_choice("position", position, POSITIONS)
+    check_flag("shared", shared)
+    check_flag("qk_norm", qk_norm)
     check_gate(granularity, activation, mode)
-    p.check_heads(dim, heads, kv_heads)
+    check_heads(dim, heads, kv_heads)
     groups = heads if kv_heads is None else kv_heads
     head_dim = dim // heads
     inside = position in ("G2", "G3", "G4")
@@ -86,26 +93,26 @@ def make(
             own |= {"query_norm": jnp.ones(head_dim), "key_norm": jnp.ones(head_dim)}
         return own
 
-    def project(params, x, context):
-        query, key, value = p.qkv(params, x, context, heads, groups)
+    def prepare(params, maps, x, source):
+        query, key, value = split_qkv(maps, heads, groups)
 
         def opened(y, tokens):
             logits = gate_logits(params["gate"], tokens, gated_heads, shared)
             return gate(y, logits, activation=activation, mode=mode)
 
         if position == "G2":
-            value = opened(value, context)
+            value = opened(value, source)
         elif position == "G3":
-            key = opened(key, context)
+            key = opened(key, source)
         elif position == "G4":
             query = opened(query, x)
         if qk_norm:
-            query = p.rms_norm(query, params["query_norm"])
-            key = p.rms_norm(key, params["key_norm"])
+            query = rms_norm(query, params["query_norm"])
+            key = rms_norm(key, params["key_norm"])
         return query, key, value
 
-    def core(params, query, key, value, scene):
-        return softmax_attention(query, key, value, mask=scene.mask)
+    def core(params, query, key, value, context):
+        return softmax_attention(query, key, value, mask=context.mask)
 
     mixer = attention_mixer(
         "gated_attention",
@@ -115,7 +122,7 @@ def make(
         core=core,
         kv_heads=kv_heads,
         init=init,
-        project=project,
+        prepare=prepare,
         rotary=rotary,
         window=window,
     )
@@ -146,5 +153,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=("output_gate",),
 )

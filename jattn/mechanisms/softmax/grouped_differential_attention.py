@@ -3,8 +3,8 @@
     o_i = softmax(q_i K1^T / sqrt(d)) V - lambda softmax(n_i K2^T / sqrt(d)) V
 
 Signal map q of each of h heads, noise map n shared by the `ratio` heads of a group. Keys come in
-pairs (K1, K2), the value of a pair has size 2 d, d = m / (2 h). As in differential attention,
-(1 - lambda_init) RMSNorm follows.
+pairs (K1, K2), the value of a pair has size 2 d, d = m / (2 h) unless given. As in differential
+attention, (1 - lambda_init) RMSNorm follows.
 
 Distinctive: the same noise need not be measured once for every signal; the paper finds 3 or 4
 signal heads a noise head best. A later model of its authors takes lambda from the token,
@@ -19,10 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_choice, check_count, check_flag
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import split_heads
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import largest_divisor
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax.differential_attention import (
     VECTORS,
     check_maps,
@@ -84,6 +87,14 @@ def grouped_differential_attention(
     return differential(signal, noise, *keys, value, lam, mask=mask)
 
 
+def check_ratio(heads: int, ratio: int) -> None:
+    """Raises a ValueError unless the ratio is a divisor of the signal heads."""
+    check_count("heads", heads)
+    check_count("ratio", ratio, 0)
+    if ratio < 1 or heads % ratio:
+        raise ValueError(f"ratio: expected a divisor of heads={heads}, got {ratio}")
+
+
 def grow(params: dict[str, Array], *, heads: int, ratio: int, copies: int) -> dict[str, Array]:
     """Parameters with every signal head `copies` times, which compute the same.
 
@@ -97,12 +108,25 @@ def grow(params: dict[str, Array], *, heads: int, ratio: int, copies: int) -> di
         copies: how many of each signal head there will be.
 
     Returns:
-        Parameters for `make(heads=heads * copies, ratio=ratio * copies, ...)`, and the same
-        dim, kv_heads and other options. Heads keep their size, so together they are wider than dim.
+        Parameters for `make(heads=heads * copies, ratio=ratio * copies, head_dim=d, ...)`, d the
+        size of a map, and the same dim, kv_heads and other options. Heads keep their size, so
+        together they are wider than dim.
+
+    Raises:
+        ValueError: a ratio that is no divisor of heads, or copies below 1.
 
     Reference:
         arXiv 2510.06949, group-differentiated growth.
+
+    Example:
+        >>> small = make(dim=24, heads=4, ratio=2)
+        >>> grown = grow(small.init(jax.random.key(0)), heads=4, ratio=2, copies=5)
+        >>> large = make(dim=24, heads=20, ratio=10, head_dim=3)
+        >>> large.apply(grown, jnp.ones((1, 6, 24))).shape
+        (1, 6, 24)
     """
+    check_count("copies", copies)
+    check_ratio(heads, ratio)
     m = params["query"].shape[0]
     groups = params["query"].reshape(m, heads // ratio, ratio + 1, -1)
     signal, noise = groups[:, :, :ratio], groups[:, :, ratio:]
@@ -126,6 +150,7 @@ def make(
     rotary: bool = False,
     window: int | None = None,
     ratio: int | None = None,
+    head_dim: int | None = None,
     depth: int = 0,
     lambda_mode: str = "scalar",
     share_kv: bool = False,
@@ -135,12 +160,13 @@ def make(
 
     Args:
         dim: model dimension m.
-        heads: signal heads h; 2 h divides m.
+        heads: signal heads h; 2 h divides m unless `head_dim` is given.
         causal: hide later tokens.
         kv_heads: value heads g, a divisor of the noise heads h / ratio; default as many.
         rotary: rotate queries and keys by their positions; self-attention only.
         window: a token sees itself and window - 1 tokens before it (and after it, unless causal).
         ratio: signal heads a noise head, a divisor of h; default the largest one up to 4.
+        head_dim: size d of a map, half of that of a value; default m / (2 h).
         depth: of the layer, 0, 1, ...; sets lambda_init.
         lambda_mode: `"scalar"`, one lambda from four vectors, or `"token"`, sigmoid(x W).
         share_kv: signal and noise maps have the same keys.
@@ -151,49 +177,54 @@ def make(
 
     Example:
         >>> mixer = make(dim=48, heads=6, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["query"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 48))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["query"].shape, jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 48))).shape
         ((48, 32), (1, 6, 48))
     """
-    head_dim = check_maps(dim, heads, depth)
+    head_dim = check_maps(dim, heads, depth, head_dim)
     check_choice("lambda_mode", lambda_mode, LAMBDA_MODES)
-    ratio = p.largest_divisor(heads, 4) if ratio is None else ratio
-    if ratio < 1 or heads % ratio:
-        raise ValueError(f"ratio: expected a divisor of heads={heads}, got {ratio}")
+    ratio = largest_divisor(heads, 4) if ratio is None else ratio
+    check_ratio(heads, ratio)
     noise_heads = heads // ratio
     groups = noise_heads if kv_heads is None else kv_heads
+    check_count("kv_heads", groups, 0)
     if groups < 1 or noise_heads % groups:
         raise ValueError(
             f"kv_heads: expected a divisor of the {noise_heads} noise heads, got {groups}"
         )
+    for name, flag in (("rotary", rotary), ("share_kv", share_kv), ("sub_norm", sub_norm)):
+        check_flag(name, flag)
     if rotary and head_dim % 2:
-        raise ValueError(f"rotary: needs an even dim / (2 heads), got {head_dim}")
+        raise ValueError(f"rotary: needs an even dim / (2 heads) or head_dim, got {head_dim}")
     lambda_init = lambda_at(depth)
-    maps, keys = heads + noise_heads, groups if share_kv else 2 * groups
+    query_maps, keys = heads + noise_heads, groups if share_kv else 2 * groups
 
     def init(key):
         query_key, key_key, lambda_key = jax.random.split(key, 3)
         own = {
-            "query": p.linear_init(query_key, dim, maps * head_dim),
-            "key": p.linear_init(key_key, dim, keys * head_dim),
+            "query": linear_init(query_key, dim, query_maps * head_dim),
+            "key": linear_init(key_key, dim, keys * head_dim),
         }
         if lambda_mode == "token":
-            own["lambda"] = p.linear_init(lambda_key, dim, heads)
+            own["lambda"] = linear_init(lambda_key, dim, heads)
         else:
             own |= lambda_vectors(lambda_key, head_dim)
         return own | ({"sub_norm": jnp.ones(2 * head_dim)} if sub_norm else {})
 
-    def project(params, x, context):
-        of = lambda name, tokens, count: p.split_heads(p.linear(tokens, params[name]), count)
-        return of("query", x, maps), of("key", context, keys), of("value", context, groups)
+    def prepare(params, maps, x, source):
+        return (
+            split_heads(maps["query"], query_maps),
+            split_heads(maps["key"], keys),
+            split_heads(maps["value"], groups),
+        )
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         if lambda_mode == "token":
-            lam = jax.nn.sigmoid(p.linear(scene.x, params["lambda"]))
+            lam = jax.nn.sigmoid(linear(context.x, params["lambda"]))
         else:
             lam = diff_lambda(**{name: params[name] for name in VECTORS}, lambda_init=lambda_init)
         out = grouped_differential_attention(
-            query, key, value, lam, ratio=ratio, share_kv=share_kv, mask=scene.mask
+            query, key, value, lam, ratio=ratio, share_kv=share_kv, mask=context.mask
         )
         return normalise(out, params["sub_norm"], lambda_init) if sub_norm else out
 
@@ -204,10 +235,12 @@ def make(
         causal=causal,
         core=core,
         kv_heads=groups,
+        head_dim=2 * head_dim,
         init=init,
-        project=project,
+        prepare=prepare,
         rotary=rotary,
         window=window,
+        any_size=True,
     )
 
 
@@ -224,5 +257,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=(*VECTORS, "sub_norm"),
 )

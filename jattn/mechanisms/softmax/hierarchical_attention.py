@@ -3,7 +3,7 @@
 Tokens are the leaves of a tree. All pairs of tokens below two siblings B and C share one weight,
 so a family of siblings is one small attention between their means:
 
-    s(B, C) = q_B . k_C / sqrt(d) + e_B . e_C                 means over leaves; e: place in family
+    s(B, C) = q_B . k_C / sqrt(d) + e_B . e_C                 means over leaves; e: index in family
     Z_B = exp(-phi(B)) + sum_{C sibling of B} |C| exp(s(B, C))
     phi(leaf) = -s(leaf, leaf),   phi(A) = -sum_{B child of A} |B| / |A| ln Z_B      upwards
     mass(root) = 1,   mass(B) = mass(A) exp(-phi(B)) / Z_B                           downwards
@@ -27,9 +27,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend
-from jattn.checks import check_choice, check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_choice, check_count, check_flag, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.linear_maps import linear_init
+from jattn.mechanisms.layers.norms import rms_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 
 SCORES = ("dot", "distance")
 
@@ -63,8 +74,8 @@ def balanced_tree(length: int, branching: int | Sequence[int]) -> list[np.ndarra
             raise ValueError(f"branching: expected one root of {length} leaves, {count} are left")
         size = sizes[0] if every else sizes[len(tree)]
         nodes = -(-count // size)
-        places = np.arange(nodes * size).reshape(nodes, size)
-        tree.append(np.where(places < count, places, -1))
+        index = np.arange(nodes * size).reshape(nodes, size)
+        tree.append(np.where(index < count, index, -1))
         count = nodes
     return tree
 
@@ -93,12 +104,12 @@ def tree_of_segments(segments: Sequence[Sequence[int]]) -> list[np.ndarray]:
                 f"segments: expected {expected} parents numbered from 0 without gaps, "
                 f"got {parents.tolist()}"
             )
-        members = [np.flatnonzero(parents == node) for node in range(parents.max() + 1)]
-        family = np.full((len(members), max(map(len, members))), -1)
-        for node, children in enumerate(members):
+        families = [np.flatnonzero(parents == node) for node in range(parents.max() + 1)]
+        family = np.full((len(families), max(map(len, families))), -1)
+        for node, children in enumerate(families):
             family[node, : len(children)] = children
         tree.append(family)
-        expected = len(members)
+        expected = len(families)
     return tree
 
 
@@ -165,10 +176,10 @@ def tree_attention(
             jnp.concatenate([key, one, square(key)], -1),
         )
     largest = max(family.shape[1] for family in tree)
-    places = jnp.zeros((largest, 1)) if sibling_positions is None else sibling_positions
-    if len(places) < largest:
-        raise ValueError(f"sibling_positions: expected at least {largest}, got {len(places)}")
-    nearness = places.astype(wide) @ places.astype(wide).T
+    siblings = jnp.zeros((largest, 1)) if sibling_positions is None else sibling_positions
+    if len(siblings) < largest:
+        raise ValueError(f"sibling_positions: expected at least {largest}, got {len(siblings)}")
+    nearness = siblings.astype(wide) @ siblings.astype(wide).T
 
     leaf_value = value
     # Upwards: |B|, means of q, k and v, and phi.
@@ -217,10 +228,10 @@ def tree_attention(
         family, out, kept = families[level]
         below = t if level == 0 else len(tree[level - 1])
         # Those that are no children are put on one more node, which is dropped.
-        place = jnp.where(family < 0, below, family)
+        index = jnp.where(family < 0, below, family)
 
-        def scatter(x, place=place, below=below):
-            return jnp.zeros((b, below + 1, *x.shape[3:]), wide).at[:, place].set(x)[:, :below]
+        def scatter(x, index=index, below=below):
+            return jnp.zeros((b, below + 1, *x.shape[3:]), wide).at[:, index].set(x)[:, :below]
 
         gathered = scatter(gathered[:, :, None] + mass[:, :, None, :, None] * out)
         mass = scatter(mass[:, :, None] * kept)
@@ -235,7 +246,7 @@ def tree_divergence(
     *,
     scale: float | None = None,
 ) -> Float[Array, "b h"]:
-    """How far the tree's weights are from softmax's: sum_i KL(weights_i || softmax_i).
+    """Divergence of the tree's weights from softmax's: sum_i KL(weights_i || softmax_i).
 
     It is sum_i lse_i + t phi(root), lse of the scores q.k: no weights are made.
 
@@ -283,40 +294,37 @@ def make(
         qk_norm: queries and keys of norm sqrt(d), as in the paper; False to stand in for a trained
             softmax layer.
         score: `"dot"` or `"distance"`; see `tree_attention`.
-        sibling_dim: size of learned vectors of places in a family, `sibling`; 0 for none.
+        sibling_dim: size of learned vectors of indices in a family, `sibling`; 0 for none.
 
     Raises:
         ValueError: an unknown value, or a size that does not fit.
 
     Example:
         >>> mixer = make(dim=32, heads=4)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     if causal:
         raise ValueError("causal: hierarchical_attention has no causal form; pass causal=False")
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     check_choice("score", score, SCORES)
-    if branching < 2:
-        raise ValueError(f"branching: expected families of at least 2, got {branching}")
-    if sibling_dim < 0:
-        raise ValueError(f"sibling_dim: expected at least 0, got {sibling_dim}")
+    check_count("branching", branching, 2)
+    check_count("sibling_dim", sibling_dim, 0)
+    check_flag("qk_norm", qk_norm)
 
     def init(key):
         shared, own = jax.random.split(key)
-        params = p.qkvo_init(shared, dim, heads)
+        params = qkvo_init(shared, dim, heads)
         if sibling_dim:
-            params["sibling"] = p.linear_init(own, branching, sibling_dim)
+            params["sibling"] = linear_init(own, branching, sibling_dim)
         return params
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("hierarchical_attention", context)
-        p.check_tokens(dim, x, None, positions)
-        real = p.padding(mask, *x.shape[:2])
-        query, keys, value = p.qkv(params, x, x, heads, heads)
+    def apply(parts, params, given):
+        x, real = given.x, given.real
+        query, keys, value = split_qkv(parts.project(params, x, x), heads, heads)
         if qk_norm:
-            query, keys = p.rms_norm(query), p.rms_norm(keys)
+            query, keys = rms_norm(query), rms_norm(keys)
         out = tree_attention(
             query,
             keys,
@@ -326,9 +334,17 @@ def make(
             score=score,
             mask=real,
         )
-        return p.output(params, out)
+        return parts.output(params, merge_heads(out), x)
 
-    return Mixer(init, apply)
+    return framed_parts(
+        "hierarchical_attention",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="row",
+        causal=False,
+    )
 
 
 MECHANISM = Mechanism(
@@ -344,4 +360,5 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=False,
     cost="linear",
+    documents="never",
 )

@@ -18,14 +18,18 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jattn.attention import attend
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_flag, check_shape
+from jattn.mechanisms.frames.linear_mixer import linear_mixer
+from jattn.mechanisms.layers.heads import project_qkv, qkvo_init
+from jattn.mechanisms.layers.norms import rms_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.recurrence import recur
 
 
 class RunningMean(NamedTuple):
-    """What is remembered of the past, as multiples of exp(largest).
+    """State of the weighted mean so far, in multiples of exp(largest).
 
     Attributes:
         sums: of exp(a_j) v_j and, in the last column, of exp(a_j); `[b, h, 1, e + 1]`.
@@ -51,6 +55,7 @@ def key_only_attention(
     *,
     causal: bool = False,
     mask: Bool[Array, "b s"] | None = None,
+    starts: Bool[Array, "b s"] | None = None,
     initial_state: RunningMean | None = None,
     return_state: bool = False,
 ) -> Any:  # One array, or with `return_state` a pair: see Returns.
@@ -61,6 +66,7 @@ def key_only_attention(
         value: `[b, s, h, e]`.
         causal: output i averages tokens up to i; else there is one output, of all.
         mask: True for real tokens, `[b, s]`; default all are. Where there is none yet, 0.
+        starts: causal only; True where a document begins, which sees nothing of those before.
         initial_state: causal only; of the tokens before.
         return_state: causal only; return the state behind the last token, too.
 
@@ -101,11 +107,15 @@ def key_only_attention(
             jnp.zeros((b, h, 1, value.shape[3] + 1), wide), jnp.full((b, h), -jnp.inf, wide)
         )
     before = initial_state.largest.astype(wide)[:, None]
-    largest = lax.cummax(jnp.concatenate([before, lax.stop_gradient(hidden)], 1), axis=1)
+    largest = _running_max(jnp.concatenate([before, lax.stop_gradient(hidden)], 1), starts)
     before, largest = largest[:, :-1], largest[:, 1:]
+    if starts is not None:
+        before = jnp.where(starts[..., None], -jnp.inf, before)
     # Where there was nothing there is nothing to decay; -inf less -inf would be NaN.
     started = before > -jnp.inf
     decay = jnp.where(started, before - jnp.where(started, largest, 0), 0)
+    if starts is not None:
+        decay = jnp.where(starts[..., None], -jnp.inf, decay)
     there = hidden > -jnp.inf
     weight = jnp.where(there, jnp.exp(jnp.where(there, hidden - largest, 0)), 0)
     counted = jnp.concatenate([value.astype(wide), jnp.ones((*scores.shape, 1), wide)], -1)
@@ -117,6 +127,21 @@ def key_only_attention(
     total = sums[..., -1:]
     out = (sums[..., :-1] / jnp.where(total == 0, 1, total)).astype(value.dtype)
     return (out, RunningMean(state, largest[:, -1])) if return_state else out
+
+
+def _running_max(
+    scores: Float[Array, "b n h"], starts: Bool[Array, "b s"] | None
+) -> Float[Array, "b n h"]:
+    """The largest score so far, of s tokens behind a first number; since the last start."""
+    if starts is None:
+        return lax.cummax(scores, axis=1)
+
+    def later(a, b):
+        (begun_a, max_a), (begun_b, max_b) = a, b
+        return begun_a | begun_b, jnp.where(begun_b, max_b, jnp.maximum(max_a, max_b))
+
+    begun = jnp.broadcast_to(jnp.pad(starts, ((0, 0), (1, 0)))[..., None], scores.shape)
+    return lax.associative_scan(later, (begun, scores), axis=1)[1]
 
 
 def make(*, dim: int, heads: int, causal: bool = False, qk_norm: bool = False) -> Mixer:
@@ -134,46 +159,43 @@ def make(*, dim: int, heads: int, causal: bool = False, qk_norm: bool = False) -
 
     Example:
         >>> mixer = make(dim=8, heads=2, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 5, 8))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 5, 8))).shape
         (1, 5, 8)
     """
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
+    check_flag("qk_norm", qk_norm)
 
     def init(key):
         norms = {name: jnp.ones(dim // heads) for name in ("query_norm", "key_norm")}
-        return p.qkvo_init(key, dim, heads) | (norms if qk_norm else {})
+        return qkvo_init(key, dim, heads) | (norms if qk_norm else {})
 
-    def scores_and_values(params, source):
-        query, key, value = p.qkv(params, source, source, heads, heads)
+    def project(params, x, source):
+        return project_qkv(params, source, source)
+
+    def core(params, query, key, value, context, **carry):
         if qk_norm:
-            query = p.rms_norm(query, params["query_norm"])
-            key = p.rms_norm(key, params["key_norm"])
-        return key_only_scores(query, key), value
+            query = rms_norm(query, params["query_norm"])
+            key = rms_norm(key, params["key_norm"])
+        return key_only_attention(
+            key_only_scores(query, key), value,
+            causal=causal, mask=context.real, starts=context.starts, **carry,
+        )  # fmt: skip
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if causal:
-            p.no_context("causal key_only_attention", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.padding(mask, *source.shape[:2])
-        out = key_only_attention(*scores_and_values(params, source), causal=causal, mask=real)
-        return jnp.broadcast_to(p.output(params, out), x.shape)
+    def empty_state(batch, dtype):
+        sums = jnp.zeros((batch, heads, 1, dim // heads + 1), dtype)
+        return RunningMean(sums, jnp.full((batch, heads), -jnp.inf, dtype))
 
-    def init_state(params, batch_size, max_length):
-        dtype = params["value"].dtype
-        sums = jnp.zeros((batch_size, heads, 1, dim // heads + 1), dtype)
-        return RunningMean(sums, jnp.full((batch_size, heads), -jnp.inf, dtype))
-
-    def step(params, x, state):
-        out, state = key_only_attention(
-            *scores_and_values(params, x[:, None]),
-            causal=True,
-            initial_state=state,
-            return_state=True,
-        )
-        return p.output(params, out)[:, 0], state
-
-    return Mixer(init, apply, init_state, step) if causal else Mixer(init, apply)
+    return linear_mixer(
+        "key_only_attention",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        core=core,
+        empty_state=empty_state,
+        init=init,
+        project=project,
+    )
 
 
 MECHANISM = Mechanism(
@@ -189,4 +211,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="linear",
+    equivariant=True,
+    documents="causal",
 )

@@ -21,9 +21,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.checks import check_choice
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.layers.heads import project_output, qkvo_init, split_heads
+from jattn.mechanisms.layers.linear_maps import linear
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax.softmax_attention import softmax_attention
 
 QUERY_KEY = ("separate", "shared", "collapsed", "cholesky")
@@ -78,12 +81,12 @@ def query_key(
     into = params["query"]
     if qk == "cholesky":
         into = lower_triangular(into, x.shape[-1])
-    query = p.split_heads(p.linear(x, into), heads)
+    query = split_heads(linear(x, into), heads)
     if qk == "collapsed":
         key = source
     else:
-        key = p.linear(source, params["key"] if qk == "separate" else into)
-    return query, p.split_heads(key, heads)
+        key = linear(source, params["key"] if qk == "separate" else into)
+    return query, split_heads(key, heads)
 
 
 def make(
@@ -110,7 +113,7 @@ def make(
     """
     check_choice("qk", qk, QUERY_KEY)
     check_choice("vo", vo, VALUE_OUTPUT)
-    p.check_heads(dim, heads)
+    check_heads(dim, heads)
     for name, value in (("qk", qk), ("vo", vo)):
         if heads > 1 and value in ("collapsed", "cholesky", "none"):
             raise ValueError(f"heads: expected 1 with {name}={value!r}, got {heads}")
@@ -119,23 +122,47 @@ def make(
     kept += ["value", "output"] if vo == "separate" else []
 
     def init(key):
-        params = p.qkvo_init(key, dim, heads)
+        params = qkvo_init(key, dim, heads)
         if qk == "cholesky":
             params["query"] = params["query"][jnp.tril_indices(dim)]
         return {name: params[name] for name in kept}
 
-    def project(params, x, context):
-        query, key = query_key(params, x, context, heads=heads, qk=qk)
-        value = p.linear(context, params["value"]) if vo == "separate" else context
-        return query, key, p.split_heads(value, heads)
+    def project(params, x, source):
+        maps = {} if qk == "cholesky" else {"query": linear(x, params["query"])}
+        if qk == "shared":
+            maps["query/source"] = linear(source, params["query"])
+        if qk == "separate":
+            maps["key"] = linear(source, params["key"])
+        if vo == "separate":
+            maps["value"] = linear(source, params["value"])
+        return maps
 
-    def core(params, query, key, value, scene):
-        return softmax_attention(query, key, value, mask=scene.mask)
+    def prepare(params, maps, x, source):
+        if qk == "cholesky":
+            query, key = query_key(params, x, source, heads=heads, qk=qk)
+        else:
+            keys = {"shared": "query/source", "separate": "key"}
+            query = split_heads(maps["query"], heads)
+            key = split_heads(maps[keys[qk]] if qk in keys else source, heads)
+        return query, key, split_heads(maps.get("value", source), heads)
 
-    mixer = attention_mixer(
-        "minimal_attention", dim=dim, heads=heads, causal=causal, core=core, project=project
+    def output(params, mixed, x):
+        return project_output(params, mixed) if vo == "separate" else mixed
+
+    def core(params, query, key, value, context):
+        return softmax_attention(query, key, value, mask=context.mask)
+
+    return attention_mixer(
+        "minimal_attention",
+        dim=dim,
+        heads=heads,
+        causal=causal,
+        core=core,
+        init_all=init,
+        project=project,
+        prepare=prepare,
+        output=output,
     )
-    return mixer._replace(init=init)
 
 
 MECHANISM = Mechanism(
@@ -151,5 +178,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     absent=("key",),
 )

@@ -14,7 +14,8 @@ any other mixer, and `moh_gates` there returns the loss that balances the load.
 """
 
 from jattn.mechanisms.combinators.routed import moh_gates, routed
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax import softmax_attention
 
 
@@ -49,8 +50,8 @@ def make(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> mixer = make(dim=32, heads=8, shared=2, chosen=4)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["router"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["router"].shape, jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         ((32, 6), (1, 6, 32))
     """
     plain = softmax_attention.make(
@@ -72,5 +73,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
     parameters=("router",),
 )

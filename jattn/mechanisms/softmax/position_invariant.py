@@ -3,7 +3,7 @@
     tokens       prefix (a) | document 0 .. n-1 (L_d tokens each, R in all) | suffix
     positions    every document ends at a + R - 1; prefix and suffix are as usual
     a query      takes the documents in the order of their importance to it, its own first, and
-                 document j as many places nearer to the start as the ones before j are long
+                 document j as many positions nearer to the start as the ones before j are long
 
     shift_j = sum of L_k over the documents k before j
     o = sum_k softmax_k( rotary(q, p) . rotary(k, p_k - shift_j) / sqrt(d) ) v_k
@@ -21,6 +21,8 @@ Limits: one document, or none, is causal softmax attention with rotary positions
 """
 
 import functools
+import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -30,13 +32,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend, masks, merge
 from jattn.attention.positions import rotary
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count, check_number, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 
 
 class Layout(NamedTuple):
-    """Where the documents are.
+    """Layout of the documents in a sequence.
 
     Attributes:
         prefix: tokens before them.
@@ -67,6 +78,21 @@ class Layout(NamedTuple):
         documents = [np.arange(self.end - count, self.end) for count in self.documents]
         return np.concatenate([np.arange(self.prefix), *documents, np.arange(self.end, length)])
 
+    def positions_of(self, real: Bool[Array, "b s"]) -> Int[Array, "b s"]:
+        """Positions where only some tokens are real: the others have none.
+
+        Example:
+            >>> Layout(1, (2, 3)).positions_of(jnp.arange(8)[None] != 1).tolist()
+            [[0, 3, 4, 2, 3, 4, 5, 6]]
+        """
+        parts = [slice(0, self.prefix), *self.slices, slice(self.end, real.shape[1])]
+        ranks = [jnp.cumsum(real[:, at], axis=1) - 1 for at in parts]
+        counts = [real[:, at].sum(1, keepdims=True) for at in parts]
+        end = functools.reduce(operator.add, counts[:-1])
+        starts = [jnp.zeros_like(end), *(end - count for count in counts[1:-1]), end]
+        shifted = [start + rank for start, rank in zip(starts, ranks, strict=True)]
+        return jnp.maximum(jnp.concatenate(shifted, axis=1), 0)
+
 
 def document_importance(
     query: Float[Array, "b t h d"],
@@ -76,7 +102,7 @@ def document_importance(
     documents: tuple[int, ...],
     mask: Bool[Array, "b s"] | None = None,
 ) -> Float[Array, "b t h n"]:
-    """How much each query would attend to each document, if there were no positions.
+    """Measures how much each query would attend to each document, if there were no positions.
 
         w = softmax over the keys of all documents (of all others, for a document's queries)
         importance_j = mean of w over the keys of j
@@ -135,20 +161,21 @@ def document_importance(
 
 
 def shifts(
-    importance: Float[Array, "*batch n"], documents: tuple[int, ...]
+    importance: Float[Array, "*batch n"], documents: tuple[int, ...] | Int[Array, "*#batch n"]
 ) -> Int[Array, "*batch n"]:
     """By how much each document moves towards the start: what comes before it is that long.
 
     Args:
         importance: the larger, the nearer; of equal ones the first comes first.
-        documents: tokens of each.
+        documents: tokens of each; an array where batch entries differ.
 
     Example:
         >>> shifts(jnp.array([0.1, 0.7, 0.2]), (5, 2, 3)).tolist()
         [5, 0, 2]
     """
     order = jnp.argsort(-importance, axis=-1, stable=True)
-    ordered = jnp.asarray(documents, jnp.int32)[order]
+    lengths = jnp.broadcast_to(jnp.asarray(documents, jnp.int32), order.shape)
+    ordered = jnp.take_along_axis(lengths, order, -1)
     return jnp.take_along_axis(jnp.cumsum(ordered, -1) - ordered, jnp.argsort(order, -1), -1)
 
 
@@ -172,7 +199,7 @@ def position_invariant_attention(
         prefix: tokens before the documents.
         documents: tokens of each document, 1 at least; what follows them is the suffix.
         base: of the rotary positions.
-        mask: True = a real token; others are not seen, but keep their places.
+        mask: True = a real token; others are not seen, and have no position.
 
     Returns:
         `[b, t, h, e]`, in query's dtype. Where two documents are equally important, the order
@@ -189,8 +216,8 @@ def position_invariant_attention(
         >>> turn = jnp.array([0, 4, 5, 6, 1, 2, 3, 7, 8])  # two documents of 3 tokens
         >>> layout = dict(prefix=1, documents=(3, 3))
         >>> attention = jax.jit(functools.partial(position_invariant_attention, **layout))
-        >>> turned = attention(q[:, turn], k[:, turn], v[:, turn])
-        >>> bool(jnp.allclose(attention(q, k, v)[:, turn], turned, atol=1e-5))
+        >>> permuted = attention(q[:, turn], k[:, turn], v[:, turn])
+        >>> bool(jnp.allclose(attention(q, k, v)[:, turn], permuted, atol=1e-5))
         True
     """
     layout, real = _check(query, key, prefix, documents, mask)
@@ -198,29 +225,37 @@ def position_invariant_attention(
     length = key.shape[1]
     offset = length - query.shape[1]
     index = np.arange(offset, length)
-    places = layout.positions(length)
-    place = jnp.asarray(places[index], jnp.int32)[:, None]
-    keys = rotary(key, jnp.asarray(places), base=base)
+    if mask is None:
+        key_positions = jnp.asarray(layout.positions(length), jnp.int32)[None]
+    else:
+        key_positions = layout.positions_of(real)
+    key_positions = jnp.broadcast_to(key_positions, key.shape[:2])
+    query_positions = key_positions[:, offset:, None]
+    keys = rotary(key, key_positions, base=base)
 
     def part(query, at: slice, sees):
         there = masks.from_array(real[:, None, None, at])
         return attend(query, keys[:, at], value[:, at], mask=sees & there, return_lse=True)
 
-    straight = rotary(query, place[:, 0], base=base)
+    straight = rotary(query, query_positions[..., 0], base=base)
     parts = [
         part(straight, at, masks.causal(offset - at.start))
         for at in (slice(0, prefix), slice(layout.end, length))
         if at.start < at.stop
     ]
     if documents:
+        counts = [real[:, at].sum(1) for at in layout.slices]
+        lengths = documents if mask is None else jnp.stack(counts, -1)[:, None, None]
         shift = shifts(
             document_importance(query, key, prefix=prefix, documents=documents, mask=mask),
-            documents,
+            lengths,
         )
         for d, at in enumerate(layout.slices):
             earlier = (index >= prefix) & (index < at.start)
             sees = masks.causal(offset - at.start) | masks.from_array(jnp.asarray(earlier)[:, None])
-            parts.append(part(_rotary_by_head(query, place + shift[..., d], base), at, sees))
+            parts.append(
+                part(_rotary_by_head(query, query_positions + shift[..., d], base), at, sees)
+            )
     return functools.reduce(merge, parts)[0]
 
 
@@ -253,10 +288,13 @@ def _check(query, key, prefix, documents, mask) -> tuple[Layout, Bool[Array, "b 
 
 
 def _layout(prefix: int, documents: tuple[int, ...]) -> Layout:
-    if prefix < 0:
-        raise ValueError(f"prefix: expected at least 0, got {prefix}")
-    if any(count < 1 for count in documents):
+    check_count("prefix", prefix, 0)
+    if not isinstance(documents, Sequence) or isinstance(documents, str):
+        raise ValueError(f"documents: expected the tokens of each, got {documents!r}")
+    if any(isinstance(count, int) and count < 1 for count in documents):
         raise ValueError(f"documents: expected at least 1 token each, got {tuple(documents)}")
+    for count in documents:
+        check_count("documents", count)
     return Layout(prefix, tuple(documents))
 
 
@@ -290,35 +328,42 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, prefix=1, documents=(2, 2))
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
     name = "position_invariant_attention"
-    if not causal:
+    if causal is not True:
         raise ValueError(f"causal: {name} has only a causal form; pass causal=True")
     kv_heads = heads if kv_heads is None else kv_heads
-    p.check_heads(dim, heads, kv_heads)
+    check_heads(dim, heads, kv_heads)
     if dim // heads % 2:
         raise ValueError(f"heads: expected an even dim / heads, got {dim} / {heads}")
-    documents = _layout(prefix, tuple(documents)).documents
+    documents = _layout(prefix, documents).documents
+    check_number("base", base, above=0)
 
     def init(key):
-        return p.qkvo_init(key, dim, heads, kv_heads=kv_heads)
+        return qkvo_init(key, dim, heads, kv_heads=kv_heads)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context(name, context)
-        p.check_tokens(dim, x, None, positions)
-        if positions is not None:
+    def apply(parts, params, given):
+        if given.positions is not None:
             raise ValueError("positions: the layout of the documents gives them; expected None")
-        query, key_, value = p.qkv(params, x, x, heads, kv_heads)
-        real = p.padding(mask, *x.shape[:2])
+        maps = parts.project(params, given.x, given.source)
+        query, key, value = split_qkv(maps, heads, kv_heads)
         out = position_invariant_attention(
-            query, key_, value, prefix=prefix, documents=documents, base=base, mask=real
+            query, key, value, prefix=prefix, documents=documents, base=base, mask=given.real
         )
-        return p.output(params, out)
+        return parts.output(params, merge_heads(out), given.x)
 
-    return Mixer(init, apply)
+    return framed_parts(
+        name,
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="padding",
+        causal=True,
+    )
 
 
 MECHANISM = Mechanism(
@@ -334,4 +379,5 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=False,
     cost="quadratic",
+    documents="never",
 )

@@ -13,6 +13,13 @@ log-sum-exp, and there is no bias of pairs. `segment_splitter` cuts sequences in
 
 Limits: all p equal is softmax attention, p in {1, 0} padding. Under causality p has no part in it,
 so there is no causal form.
+
+Of the paper's model these parts are here: attention over one sequence and across two, the option
+`exclusive` of its later code, and in `segment_splitter` the splitter, overlapping windows, shares
+and stitching where it is known which token is which. Left out, as they make a language model of the
+mechanism and are trained at a size that cannot be checked here: the compressor (a segment to a few
+vectors), the denoising diffusion over levels of those vectors, the losses between levels, and
+stitching generated segments, whose overlap has to be inferred. docs/softmax_family.md says more.
 """
 
 import jax
@@ -21,9 +28,19 @@ from jaxtyping import Array, Float
 
 from jattn.attention import attend, masks, merge
 from jattn.attention.positions import rotary as rotate
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_count, check_flag, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 from jattn.mechanisms.softmax.segment_splitter import (
     beginning_probabilities,
     existence_probabilities,
@@ -151,46 +168,56 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["splitter"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
-        ((32, 1), (1, 6, 32))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["splitter"].shape
+        (32, 1)
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
+        (1, 6, 32)
     """
     if causal:
         raise ValueError("causal: probabilistic_attention has no causal form; pass causal=False")
     kv_heads = heads if kv_heads is None else kv_heads
-    p.check_heads(dim, heads, kv_heads)
+    check_heads(dim, heads, kv_heads)
+    check_flag("rotary", rotary)
     if rotary and dim // heads % 2:
         raise ValueError(f"rotary: needs an even dim / heads, got {dim} / {heads} = {dim // heads}")
-    if max_segment_length < 3:
-        raise ValueError(f"max_segment_length: expected at least 3, got {max_segment_length}")
+    check_count("max_segment_length", max_segment_length, 3)
+    check_flag("exclusive", exclusive)
 
     def init(key):
         shared, own = jax.random.split(key)
-        return p.qkvo_init(shared, dim, heads, kv_heads=kv_heads) | {
-            "splitter": p.linear_init(own, dim, 1),
+        return qkvo_init(shared, dim, heads, kv_heads=kv_heads) | {
+            "splitter": linear_init(own, dim, 1),
             "splitter_bias": jnp.full(1, initial_bias(max_segment_length)),
         }
 
     def existence(params, x, real):
-        logits = p.linear(x, params["splitter"])[..., 0] + params["splitter_bias"]
+        logits = linear(x, params["splitter"])[..., 0] + params["splitter_bias"]
         return existence_probabilities(beginning_probabilities(logits, real))
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        if rotary or exclusive:
-            option = "rotary positions" if rotary else "exclusive=True"
-            p.no_context(f"probabilistic_attention with {option}", context)
-        source = p.check_tokens(dim, x, context, positions)
-        real = p.real_tokens(mask, *source.shape[:2])  # no segment begins elsewhere
-        mask = p.attention_mask(mask, *source.shape[:2], causal=False)
-        query, key, value = p.qkv(params, x, source, heads, kv_heads)
+    def apply(parts, params, given):
+        x, source, real, positions = given.x, given.source, given.real, given.positions
+        mask = None if real is None else masks.padding(real)
+        query, key, value = split_qkv(parts.project(params, x, source), heads, kv_heads)
         if rotary:
             query, key = rotate(query, positions), rotate(key, positions)
-        of_keys = existence(params, source, real)
-        of_queries = of_keys if context is None else existence(params, x, None)
+        of_keys = existence(params, source, real)  # no segment begins at padding
+        of_queries = existence(params, x, None) if given.crossed else of_keys
         out = probabilistic_attention(query, key, value, of_queries, of_keys, mask=mask)
-        return p.output(params, exclude_own(out, value) if exclusive else out)
+        out = exclude_own(out, value) if exclusive else out
+        return parts.output(params, merge_heads(out), x)
 
-    return Mixer(init, apply)
+    option = " with rotary positions" if rotary else " with exclusive=True" if exclusive else ""
+    return framed_parts(
+        f"probabilistic_attention{option}",
+        Parts(project_qkv, None, project_output),
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="row",
+        causal=False,
+        cross=not (rotary or exclusive),
+    )
 
 
 MECHANISM = Mechanism(
@@ -206,5 +233,6 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=False,
     cost="quadratic",
+    documents="never",
     parameters=("splitter", "splitter_bias"),
 )

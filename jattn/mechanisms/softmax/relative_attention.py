@@ -3,7 +3,8 @@
     o_i = sum_{j <= i} softmax_j( (q_i . k_j + q_i . r_{i-j}) / sqrt(d) ) v_j
 
 r is a learned vector of each distance into the past, of each head or shared by all; distances
-beyond the table share its last vector.
+beyond the table share its last vector. The bidirectional form sums over all j, with vectors of
+distances into the future, too, as in arXiv 1803.02155.
 
 Distinctive: the scores by distance, q_i . r, are skewed into scores by key by a reshape, so no
 vector of each pair of tokens is ever made: memory O(t d + t^2), not O(t^2 d).
@@ -16,13 +17,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend, masks
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.attention.mask_parts import layout
+from jattn.checks import check_count, check_flag, check_shape
+from jattn.mechanisms.frames.attention_mixer import AttentionContext, attention_mixer
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 
 def relative_logits(
@@ -30,17 +33,20 @@ def relative_logits(
     table: Float[Array, "#h n d"],
     *,
     keys: int | None = None,
-    distance: Int[Array, "#b t s"] | None = None,
+    relative_positions: Int[Array, "#b t s"] | None = None,
+    future: int | None = None,
 ) -> Float[Array, "b h t s"]:
     """Scores `q_i . r_{i-j}` of every query and key, not scaled.
 
     Args:
         query: `[b, t, h, d]`.
-        table: `[h, n, d]` or `[1, n, d]`; row n - 1 - k is distance k into the past. Distances of n
-            and more take row 0; keys after the query, row n - 1 or (by skewing) 0: hide them.
+        table: `[h, n, d]` or `[1, n, d]`; row n - 1 - future - k is distance k into the past, k < 0
+            into the future. Distances beyond the table take its last row on that side.
         keys: s, t at least (the default); the last key meets the last query. By skewing.
-        distance: of each query to each key, in place of index less index; looked up one by one,
-            for packed positions and single tokens.
+        relative_positions: of each query to each key, in place of index less index; looked up one
+            by one, for packed positions and single tokens.
+        future: how many rows are of distances into the future, 0 to n - 1. None: 0, and keys after
+            the query are to be hidden; they take row n - 1 or (by skewing) 0.
 
     Returns:
         `[b, h, t, s]`, in query's dtype.
@@ -62,16 +68,27 @@ def relative_logits(
     if sizes["one_or_h"] not in (1, sizes["h"]):
         raise ValueError(f"table: expected 1 or {sizes['h']} heads, got {sizes['one_or_h']}")
     b, t, h, rows = sizes["b"], sizes["t"], sizes["h"], sizes["n"]
+    if future is not None:
+        check_count("future", future, 0)
+        if future >= rows:
+            raise ValueError(f"future: expected less than the table's {rows} rows, got {future}")
+    now = rows - 1 - (future or 0)
     table = jnp.broadcast_to(table, (h, *table.shape[1:])).astype(query.dtype)
-    if distance is not None:
+    if relative_positions is not None:
         by_row = jnp.einsum("bthd,hnd->bhtn", query, table)
-        row = jnp.clip(rows - 1 - distance, 0, rows - 1)[:, None]
+        row = jnp.clip(now - relative_positions, 0, rows - 1)[:, None]
         return jnp.take_along_axis(by_row, row, axis=3)
     s = t if keys is None else keys
     if s < t:
         raise ValueError(f"keys: expected at least the {t} queries, got {s}")
+    if future is not None:
+        # Column c is distance s - c. Query i wants it t - i columns further left: rows that are
+        # read one entry short of their length drift so by themselves.
+        band = table[:, jnp.clip(jnp.arange(s + t + 1) + now - s, 0, rows - 1)]
+        by_distance = jnp.einsum("bthd,hwd->bhtw", query, band).reshape(b, h, -1)
+        return by_distance[..., t:].reshape(b, h, t, s + t)[..., :s]
     # Column c is distance s - 1 - c. Query i wants it t - 1 - i columns further left: with a
-    # column of padding, rows that are read one place short of their length drift so by themselves.
+    # column of padding, rows that are read one entry short of their length drift so by themselves.
     band = table[:, jnp.maximum(jnp.arange(s) + rows - s, 0)]
     by_distance = jnp.einsum("bthd,hsd->bhts", query, band)
     padded = jnp.pad(by_distance, ((0, 0), (0, 0), (0, 0), (1, 0)))
@@ -86,19 +103,23 @@ def relative_attention(
     value: Float[Array, "b s g e"],
     table: Float[Array, "#h n d"],
     *,
-    distance: Int[Array, "#b t s"] | None = None,
+    relative_positions: Int[Array, "#b t s"] | None = None,
     relations: Sequence[tuple[Array, Array]] = (),
+    future: int | None = None,
     mask=None,
 ) -> Float[Array, "b t h e"]:
     """Softmax attention whose scores see the distance of key and query.
 
     Args:
         query, key, value: `[b, t, h, d]`, `[b, s, g, d]`, `[b, s, g, e]`, g a divisor of h.
-        table: `[h, n, d]` or `[1, n, d]`; row n - 1 - k is distance k into the past.
-        distance: of each query to each key; default index less index, the last ones meeting.
+        table: `[h, n, d]` or `[1, n, d]`; row n - 1 - future - k is distance k into the past.
+        relative_positions: of each query to each key; default index less index, the last ones
+            meeting.
         relations: further pairs of a table `[h or 1, 2 r + 1, d]` and differences `[b, t, s]` of
             some attribute (pitch, time), which adds `q_i . table[clip(difference, -r, r) + r]`.
-        mask: anything `jattn.attend` takes; it should hide keys after the query.
+        future: how many rows are of distances into the future. None: the mask hides keys after the
+            query.
+        mask: anything `jattn.attend` takes.
 
     Returns:
         `[b, t, h, e]`.
@@ -115,11 +136,13 @@ def relative_attention(
         >>> relative_attention(x, x, x, jnp.ones((2, 5, 8)), mask=masks.causal()).shape
         (1, 5, 2, 8)
     """
-    logits = relative_logits(query, table, keys=key.shape[1], distance=distance)
+    logits = relative_logits(
+        query, table, keys=key.shape[1], relative_positions=relative_positions, future=future
+    )
     for attribute_table, difference in relations:
         reach = attribute_table.shape[1] // 2
         # A signed difference is a distance into a table whose middle row is 0.
-        logits += relative_logits(query, attribute_table, distance=reach - difference)
+        logits += relative_logits(query, attribute_table, relative_positions=reach - difference)
     return attend(query, key, value, bias=logits * query.shape[3] ** -0.5, mask=mask)
 
 
@@ -152,8 +175,7 @@ def local_relative_attention(
         >>> local_relative_attention(x, x, x, jnp.ones((2, 6, 8)), block=3).shape
         (1, 7, 2, 8)
     """
-    if block < 1:
-        raise ValueError(f"block: expected at least 1, got {block}")
+    check_count("block", block)
     b, t = query.shape[:2]
     count = -(-t // block)
 
@@ -184,53 +206,98 @@ def make(
     max_distance: int = 512,
     shared_heads: bool = False,
     window: int | None = None,
+    block: int | None = None,
 ) -> Mixer:
     """Makes the mixer; its table is the parameter `relative`.
 
     Args:
         dim: model dimension m.
         heads: query heads h, a divisor of m.
-        causal: hide later tokens; there is no other form.
+        causal: hide later tokens.
         kv_heads: key-value heads g, a divisor of h; default h.
-        max_distance: rows n of the table, distances 0 to n - 1; further ones take the last.
+        max_distance: n; the table has rows of the distances 0 to n - 1, and unless causal of 1 to
+            n - 1 into the future; further ones take the last.
         shared_heads: all heads share a table.
-        window: a token sees itself and window - 1 tokens before it.
+        window: a token sees itself and window - 1 tokens before it (and after it, unless causal).
+        block: the paper's local form, which is causal: a token sees its own block of so many tokens
+            and the one before. Blocks are counted by positions, or else among the real tokens of a
+            document. Memory is O(t block) where positions are not given and the mask hides nothing
+            but padding at the end.
 
     Raises:
         ValueError: a size that does not fit.
 
     Example:
         >>> mixer = make(dim=32, heads=4, max_distance=16)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["relative"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
-        ((4, 16, 8), (1, 6, 32))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["relative"].shape
+        (4, 16, 8)
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
+        (1, 6, 32)
     """
-    if not causal:
-        raise ValueError("causal: relative_attention has only a causal form; pass causal=True")
-    if max_distance < 1:
-        raise ValueError(f"max_distance: expected at least 1, got {max_distance}")
-    p.check_heads(dim, heads, kv_heads)
+    check_flag("causal", causal)
+    check_count("max_distance", max_distance)
+    check_flag("shared_heads", shared_heads)
+    check_heads(dim, heads, kv_heads)
+    future = None if causal else max_distance - 1
+    if block is not None:
+        check_count("block", block)
+        if not causal:
+            raise ValueError("block: the local form is causal; pass causal=True")
 
     def init(key):
-        shape = (1 if shared_heads else heads, max_distance, dim // heads)
+        shape = (1 if shared_heads else heads, max_distance + (future or 0), dim // heads)
         return {"relative": jax.random.normal(key, shape) * shape[-1] ** -0.5}
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
+        table, mask = params["relative"], context.mask
+        if block is not None:
+            near = _near_blocks(context, block, key.shape[1])
+            if near is None:
+                return local_relative_attention(query, key, value, table, block=block)
+            mask = mask & near
         return relative_attention(
-            query, key, value, params["relative"], distance=scene.distance, mask=scene.mask
+            query,
+            key,
+            value,
+            table,
+            relative_positions=context.relative_positions,
+            future=future,
+            mask=mask,
         )
 
     return attention_mixer(
         "relative_attention",
         dim=dim,
         heads=heads,
-        causal=True,
+        causal=causal,
         core=core,
         kv_heads=kv_heads,
         init=init,
         self_only=True,
         window=window,
     )
+
+
+def _near_blocks(
+    context: AttentionContext, block: int, length: int
+) -> Bool[Array, "#b 1 t s"] | None:
+    """Marks keys in the query's block or the one before; None where blocks go by index alone
+    and the mask is causal, so that no real token sees padding.
+    """
+    if context.positions is None:
+        found = layout(context.mask, length)
+        if found.causal and found.ends and found.documents is None and not found.rest:
+            return None
+        before = jnp.tril(jnp.ones((1, length, length), bool), -1)
+        if found.real is not None:
+            before &= found.real[:, None]
+        if found.documents is not None:
+            before &= found.documents[:, :, None] == found.documents[:, None]
+        asking = looked = before.sum(-1)
+    else:
+        asking, looked = context.positions
+    return (asking[:, :, None] // block - looked[:, None] // block <= 1)[:, None]
 
 
 MECHANISM = Mechanism(
@@ -242,9 +309,10 @@ MECHANISM = Mechanism(
     core=relative_attention,
     make=make,
     causal=True,
-    bidirectional=False,
+    bidirectional=True,
     cross=False,
     streaming=True,
     cost="quadratic",
+    positioned=True,
     parameters=("relative",),
 )

@@ -7,7 +7,8 @@
 
 Distinctive: weights are normalised over receivers and summed over senders, so a message is handed
 out in whole, and heads with their gates grow a tree of parts: `dependency_tree` reads it and prunes
-by it. M is carried from layer to layer, `reversed_layer`; the mixer alone starts it at 1.
+by it. M is carried from layer to layer, `reversed_layer`, as `jattn.nn.VisionTransformer` does with
+`carry_messages`; the mixer alone starts it at 1.
 
 Limits: P = M = 1 and weights that are symmetric are softmax attention. No causal form is given.
 
@@ -20,11 +21,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.attention import attend, attend_columns
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer
+from jattn.checks import check_number, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_output,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Parts
 
 TEMPERATURE = 0.1
+USUAL = Parts(project_qkv, None, project_output)
 
 
 def reversed_attention(
@@ -35,7 +47,7 @@ def reversed_attention(
     *,
     mask=None,
 ) -> Float[Array, "b s h e"]:
-    """What each key gathers from the queries: row softmax, column sums.
+    """Gathers at each key from the queries: row softmax, column sums.
 
     Args:
         query: of senders, `[b, t, h, d]`.
@@ -78,7 +90,7 @@ def head_selector(
     x: Float[Array, "b t m"], select: Float[Array, "m h"], *, temperature: float = TEMPERATURE
 ) -> Float[Array, "b t h"]:
     """P, the share of each head in what a token sends: softmax over heads of x W / temperature."""
-    logits = p.linear(x, select).astype(jnp.promote_types(x.dtype, jnp.float32))
+    logits = linear(x, select).astype(jnp.promote_types(x.dtype, jnp.float32))
     return jax.nn.softmax(logits / temperature, axis=-1)
 
 
@@ -86,8 +98,8 @@ def message_gate(
     x: Float[Array, "b t m"], up: Float[Array, "m n"], down: Float[Array, "n 1"]
 ) -> Float[Array, "b t"]:
     """One layer's factor of M, sigmoid(gelu(x up) down), in (0, 1)."""
-    hidden = jax.nn.gelu(p.linear(x, up), approximate=False)
-    logits = p.linear(hidden, down)[..., 0]
+    hidden = jax.nn.gelu(linear(x, up), approximate=False)
+    logits = linear(hidden, down)[..., 0]
     return jax.nn.sigmoid(logits.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
@@ -139,10 +151,14 @@ def reversed_layer(
     Reference:
         arXiv 2304.03282.
     """
+    return _layer(USUAL, params, x, message, heads, temperature, mask)
+
+
+def _layer(parts, params, x, message, heads, temperature, mask):
     share, message = senders(params, x, message, temperature=temperature)
-    query, key, value = p.qkv(params, x, x, heads, heads)
+    query, key, value = split_qkv(parts.project(params, x, x), heads, heads)
     out = reversed_attention(query, key, value, share * message[..., None], mask=mask)
-    return p.output(params, out), message
+    return parts.output(params, merge_heads(out), x), message
 
 
 def make(*, dim: int, heads: int, causal: bool = False, temperature: float = TEMPERATURE) -> Mixer:
@@ -159,37 +175,39 @@ def make(*, dim: int, heads: int, causal: bool = False, temperature: float = TEM
 
     Example:
         >>> mixer = make(dim=32, heads=4)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> params["select"].shape, jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> params["select"].shape, jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         ((32, 4), (1, 6, 32))
     """
     if causal:
         raise ValueError("causal: reversed_attention has no causal form; pass causal=False")
-    if temperature <= 0:
-        raise ValueError(f"temperature: expected a positive number, got {temperature}")
-    p.check_heads(dim, heads)
+    check_number("temperature", temperature, above=0)
+    check_heads(dim, heads)
     inner = max(dim // 2, 1)
 
     def init(key):
         shared, select, up, down = jax.random.split(key, 4)
-        return p.qkvo_init(shared, dim, heads) | {
-            "select": p.linear_init(select, dim, heads),
-            "message_up": p.linear_init(up, dim, inner),
-            "message_down": p.linear_init(down, inner, 1),
+        return qkvo_init(shared, dim, heads) | {
+            "select": linear_init(select, dim, heads),
+            "message_up": linear_init(up, dim, inner),
+            "message_down": linear_init(down, inner, 1),
         }
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("reversed_attention", context)
-        p.check_tokens(dim, x, None, positions)
-        message = None
-        if mask is not None and jnp.ndim(mask) == 2:
-            # Keys that are hidden receive nothing; what is no token must not send either.
-            message = jnp.asarray(p.padding(mask, *x.shape[:2])).astype(jnp.float32)
-        mask = p.attention_mask(mask, *x.shape[:2], causal=False)
-        y, _ = reversed_layer(params, x, message, heads=heads, temperature=temperature, mask=mask)
+    def apply(parts, params, given):
+        # Keys that are hidden receive nothing; what is no token must not send either.
+        message = None if given.real is None else given.real.astype(jnp.float32)
+        y, _ = _layer(parts, params, given.x, message, heads, temperature, given.mask)
         return y
 
-    return Mixer(init, apply)
+    return framed_parts(
+        "reversed_attention",
+        USUAL,
+        dim=dim,
+        init=init,
+        apply=apply,
+        takes="any",
+        causal=False,
+    )
 
 
 MECHANISM = Mechanism(
@@ -205,5 +223,6 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=False,
     cost="quadratic",
+    equivariant=True,
     parameters=("select", "message_up", "message_down"),
 )

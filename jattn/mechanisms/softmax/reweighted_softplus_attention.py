@@ -17,15 +17,20 @@ softmax, since a power of 15 of what is far from 1 leaves the range of floats.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_count, check_number
+from jattn.mechanisms.frames.attention_mixer import attention_mixer, per_head
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 from jattn.mechanisms.softmax.softplus_attention import EPS, SINK, scaled_cosine
+
+ROUNDING = 32  # units in the last place by which n A of equal keys may miss 1
 
 
 def reweighted_softplus_attention(
@@ -33,7 +38,7 @@ def reweighted_softplus_attention(
     key: Float[Array, "b s g d"],
     value: Float[Array, "b s g e"],
     *,
-    seen: Int[Array, "#b #t"],
+    visible_keys: Int[Array, "#b #t"] | Int[Array, "#b #t #h"],
     power: float | int = 15,
     free_rows: int = 3,
     mask=None,
@@ -43,7 +48,7 @@ def reweighted_softplus_attention(
     Args:
         query, key, value: `[b, t, h, d]`, `[b, s, g, d]`, `[b, s, g, e]`, g a divisor of h; rotated
             beforehand if at all.
-        seen: how many keys each query may see, broadcastable to `[b, t]`.
+        visible_keys: how many keys each query may see, broadcastable to `[b, t]` or `[b, t, h]`.
         power: p, at least 1.
         free_rows: queries that see so few keys (or fewer) have the offset 0. Of a causal sequence
             these are the first rows.
@@ -53,37 +58,44 @@ def reweighted_softplus_attention(
         `[b, t, h, e]`, in value's dtype.
 
     Raises:
-        ValueError: a power below 1.
+        ValueError: a power below 1, or no number of rows.
 
     Reference:
         arXiv 2501.13428.
 
     Example:
         >>> x = jnp.eye(8)[None, :, None]
-        >>> out = reweighted_softplus_attention(x, x, x, seen=jnp.full((1, 1), 8))
+        >>> out = reweighted_softplus_attention(x, x, x, visible_keys=jnp.full((1, 1), 8))
         >>> bool(jnp.allclose(out, x, atol=1e-5))
         True
     """
-    if power < 1:
-        raise ValueError(f"power: expected at least 1, got {power}")
-    query, key = scaled_cosine(query, key, seen)
+    _check(power, free_rows)
+    query, key = scaled_cosine(query, key, visible_keys)
     ones = jnp.ones((*key.shape[:2], 1, 1), key.dtype)
     _, log_sum = attend(
         query, key, ones, mask=mask, normalizer="softplus_l1", scale=1.0, sink=SINK, return_lse=True
     )
-    count = jnp.broadcast_to(seen, log_sum.shape[:2])[:, :, None]
+    count = jnp.broadcast_to(per_head(visible_keys), log_sum.shape)
     to_mean = jnp.exp(-log_sum) * jnp.maximum(count, 1).astype(log_sum.dtype)  # n / R, [b, t, h]
+
+    # Among equal keys none is above the average: what rounding lifts there is not kept.
+    margin = ROUNDING * jnp.finfo(log_sum.dtype).eps
 
     def log_weight(score, batch, head, q_index, k_index):
         """ln B = p ln( n A - o ), -inf where the key is not above the average."""
-        offset = jnp.where(count[batch, q_index, 0] > free_rows, 1, 0)
+        offset = jnp.where(count[batch, q_index, head] > free_rows, 1, 0)
         above = jax.nn.softplus(score) * to_mean[batch, q_index, head] - offset
-        kept = above > 0
+        kept = above > offset * margin
         return jnp.where(kept, power * jnp.log(jnp.where(kept, above, 1)), -jnp.inf)
 
     # EPS joins the sum of B.
     out = attend(query, key, value, mask=mask, score_mod=log_weight, scale=1.0, sink=math.log(EPS))
     return out.astype(value.dtype)
+
+
+def _check(power: Any, free_rows: Any) -> None:
+    check_number("power", power, least=1)
+    check_count("free_rows", free_rows, 0)
 
 
 def make(
@@ -112,22 +124,21 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
-    if power < 1:
-        raise ValueError(f"power: expected at least 1, got {power}")
+    _check(power, free_rows)
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         return reweighted_softplus_attention(
             query,
             key,
             value,
-            seen=scene.seen,
+            visible_keys=context.visible_keys(),
             power=power,
             free_rows=free_rows,
-            mask=scene.mask,
+            mask=context.mask,
         )
 
     return attention_mixer(
@@ -154,4 +165,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

@@ -6,6 +6,9 @@
 
 Where segments begin is drawn, but how far they reach stays a probability: what is computed from a
 segment with `probabilistic_attention` has a gradient to every bos, which so learns where to cut.
+
+`stitch` puts together segments that were cut from a sequence, so where they overlap is known. The
+paper's stitcher also joins segments that were generated, and infers that: it is not here.
 """
 
 import math
@@ -25,7 +28,7 @@ class Segments(NamedTuple):
     """Segments cut out of sequences.
 
     Attributes:
-        index: place of each token in its sequence, `[b, n, l]`; t where there is none.
+        index: of each token in its sequence, `[b, n, l]`; t where there is none.
         existence: p, `[b, n, l]`; 0 where there is no token.
     """
 
@@ -93,7 +96,7 @@ def existence_probabilities(bos: Float[Array, "*batch t"]) -> Float[Array, "*bat
 def segment_starts(
     bos: Float[Array, "b t"], *, max_length: int, key: jax.Array | None = None
 ) -> Bool[Array, "b t"]:
-    """Where segments begin: at token 0, where bos says so, and max_length after the last start.
+    """Marks where segments begin: at token 0, where bos says so, and max_length after the last.
 
     Args:
         bos: `[b, t]`.
@@ -174,7 +177,7 @@ def cut(
 
 
 def existence_shares(segments: Segments, length: int) -> Float[Array, "b n l"]:
-    """What part of its token each place of a segment has, where segments overlap.
+    """Shares of its token that each index of a segment has, where segments overlap.
 
     Args:
         segments: as `cut` gives them.

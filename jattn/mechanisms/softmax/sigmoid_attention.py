@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.attention import attend
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_number
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 
 def sigmoid_attention(
@@ -61,8 +63,7 @@ def make(
         causal: hide later tokens.
         kv_heads: key-value heads g, a divisor of h; default h.
         rotary: rotate queries and keys by their positions; self-attention only.
-        bias: added to all scores; default minus the log of the number of keys the query may see,
-            by causality and padding (a mask of another kind hides keys, but is not counted).
+        bias: added to all scores; default minus the log of the number of keys the query may see.
 
     Raises:
         ValueError: a size that does not fit.
@@ -70,16 +71,19 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
+    if bias is not None:
+        check_number("bias", bias)
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         # The floor is for queries before all real tokens; they see nothing whatever the bias.
-        by_count = -jnp.log(jnp.maximum(scene.seen, 1))[:, None, :, None]
+        visible_keys = jnp.swapaxes(context.visible_keys(), 1, 2)
+        by_count = -jnp.log(jnp.maximum(visible_keys, 1))[..., None]
         own = by_count if bias is None else bias
-        return sigmoid_attention(query, key, value, bias=own, mask=scene.mask)
+        return sigmoid_attention(query, key, value, bias=own, mask=context.mask)
 
     return attention_mixer(
         "sigmoid_attention",
@@ -105,4 +109,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jattn.attention import attend, scores
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.checks import check_flag, check_number
+from jattn.mechanisms.frames.attention_mixer import attention_mixer
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 
 def softmax_attention(
@@ -77,16 +79,17 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True, kv_heads=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
-    if soft_cap is not None and soft_cap <= 0:
-        raise ValueError(f"soft_cap: expected a positive number, got {soft_cap}")
+    if soft_cap is not None:
+        check_number("soft_cap", soft_cap, above=0)
+    check_flag("sink", sink)
 
-    def core(params, query, key, value, scene):
+    def core(params, query, key, value, context):
         return softmax_attention(
-            query, key, value, mask=scene.mask, soft_cap=soft_cap, sink=params.get("sink")
+            query, key, value, mask=context.mask, soft_cap=soft_cap, sink=params.get("sink")
         )
 
     return attention_mixer(
@@ -115,4 +118,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

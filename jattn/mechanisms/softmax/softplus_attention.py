@@ -19,8 +19,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
-from jattn.mechanisms.mixer import Mechanism, Mixer
-from jattn.mechanisms.softmax.attention_mixer import attention_mixer
+from jattn.mechanisms.frames.attention_mixer import attention_mixer, per_head
+from jattn.mechanisms.layers.norms import unit
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer
 
 EPS = 1e-8  # joins the sum of a row
 # softplus(SINK) is EPS: the engine's way to add a number to the sum of a row.
@@ -32,7 +34,7 @@ def softplus_attention(
     key: Float[Array, "b s g d"],
     value: Float[Array, "b s g e"],
     *,
-    seen: Int[Array, "#b #t"],
+    visible_keys: Int[Array, "#b #t"] | Int[Array, "#b #t #h"],
     mask=None,
 ) -> Float[Array, "b t h e"]:
     """Attention weighted by the softplus of scaled cosines, divided by its sum.
@@ -40,7 +42,7 @@ def softplus_attention(
     Args:
         query, key, value: `[b, t, h, d]`, `[b, s, g, d]`, `[b, s, g, e]`, g a divisor of h; rotated
             beforehand if at all.
-        seen: how many keys each query may see, broadcastable to `[b, t]`.
+        visible_keys: how many keys each query may see, broadcastable to `[b, t]` or `[b, t, h]`.
         mask: anything `jattn.attend` takes.
 
     Returns:
@@ -51,28 +53,23 @@ def softplus_attention(
 
     Example:
         >>> x = jnp.ones((1, 5, 4, 8))
-        >>> softplus_attention(x, x, x, seen=jnp.full((1, 1), 5)).shape
+        >>> softplus_attention(x, x, x, visible_keys=jnp.full((1, 1), 5)).shape
         (1, 5, 4, 8)
     """
-    query, key = scaled_cosine(query, key, seen)
+    query, key = scaled_cosine(query, key, visible_keys)
     out = attend(query, key, value, mask=mask, normalizer="softplus_l1", scale=1.0, sink=SINK)
     return out.astype(value.dtype)
 
 
 def scaled_cosine(
-    query: Float[Array, "b t h d"], key: Float[Array, "b s g d"], seen: Int[Array, "#b #t"]
+    query: Float[Array, "b t h d"],
+    key: Float[Array, "b s g d"],
+    visible_keys: Int[Array, "#b #t"] | Int[Array, "#b #t #h"],
 ) -> tuple[Float[Array, "b t h d"], Float[Array, "b s g d"]]:
     """Queries and keys whose products are `ln d ln n cos(q, k)`, in float32 at least."""
     query, key = unit(query), unit(key)
-    factor = math.log(query.shape[-1]) * jnp.log(jnp.maximum(seen, 1).astype(query.dtype))
-    return query * factor[:, :, None, None], key
-
-
-def unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-    """`x / |x|` over the last axis, 0 where x is zero."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = (x**2).sum(-1, keepdims=True)
-    return x / jnp.sqrt(jnp.where(square == 0, 1, square))
+    count = jnp.maximum(per_head(visible_keys), 1).astype(query.dtype)
+    return query * (math.log(query.shape[-1]) * jnp.log(count))[..., None], key
 
 
 def make(
@@ -98,13 +95,15 @@ def make(
     Example:
         >>> import jax
         >>> mixer = make(dim=32, heads=4, causal=True)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
         (1, 6, 32)
     """
 
-    def core(params, query, key, value, scene):
-        return softplus_attention(query, key, value, seen=scene.seen, mask=scene.mask)
+    def core(params, query, key, value, context):
+        return softplus_attention(
+            query, key, value, visible_keys=context.visible_keys(), mask=context.mask
+        )
 
     return attention_mixer(
         "softplus_attention",
@@ -130,4 +129,5 @@ MECHANISM = Mechanism(
     cross=True,
     streaming=True,
     cost="quadratic",
+    equivariant=True,
 )

@@ -1,7 +1,8 @@
 """L-query attention of MQSA-TED (arXiv 2311.01056): the last L tokens ask together.
 
     u_i = norm( mean of the real ones among x_{i-L+1} .. x_i )
-    o_i = sum_{j <= i} softmax_j( u_i W_query . k_j / sqrt(d) ) v_j        k, v of x itself
+    o_i = sum_{j <= i} softmax_j( u_i W_query . k_j / sqrt(d) ) v_j        k = x W_key
+                                                                           v = x W_value + b
     y_i = norm( z_i + mlp(z_i) ),   z_i = norm( u_i + o_i )                the paper's layer
 
 A short query (L = 1) sees the last step of a sequence, a long one what the sequence is about; the
@@ -13,25 +14,41 @@ output projection, as the paper has it; `make_layer` is the paper's layer, whose
 
 Limits: L = 1 is softmax attention of SASRec (arXiv 1808.09781), L >= t asks with all tokens so far.
 
-Projections have no biases here: the norm's shift is one of queries, and one of keys does nothing.
+Of the paper's three biases of projections values have theirs, which adds b to every o_i. The one of
+keys does nothing, and what the one of queries does, the norm's shift and b do together.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from jattn.attention import attend
-from jattn.checks import check_shape
-from jattn.mechanisms import projections as p
-from jattn.mechanisms.mixer import Mechanism, Mixer, Params
+from jattn.attention import attend, masks
+from jattn.checks import check_count, check_shape
+from jattn.mechanisms.frames.framed import framed_parts
+from jattn.mechanisms.layers.heads import (
+    merge_heads,
+    project_qkv,
+    qkvo_init,
+    split_qkv,
+)
+from jattn.mechanisms.layers.key_value_cache import KeyValueCache, key_value_cache
+from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.norms import layer_norm
+from jattn.mechanisms.layers.size_checks import check_heads
+from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mixer import Mixer, Params, Parts, last_tokens
 
 
 def window_mean(
-    x: Float[Array, "b t m"], length: int, mask: Bool[Array, "#b t"] | None = None
+    x: Float[Array, "b t m"],
+    length: int,
+    mask: Bool[Array, "#b t"] | None = None,
+    documents: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b t m"]:
     """The mean of each token and the length - 1 before it, of those that are real.
 
@@ -39,6 +56,8 @@ def window_mean(
         x: tokens `[b, t, m]`.
         length: L.
         mask: True = a real token; where a window holds none, the mean is 0.
+        documents: the number of each token's document, the only one its window looks at; those of
+            a document stand together.
 
     Returns:
         `[b, t, m]`, in x's dtype; summed in float32 at least.
@@ -58,7 +77,7 @@ def window_mean(
     """
     sizes: dict[str, int] = {}
     check_shape("x", x, "b t m", sizes)
-    _check_window("length", length)
+    check_count("length", length)
     t = sizes["t"]
     real = jnp.ones((1, t), bool) if mask is None else jnp.asarray(mask, bool)
     check_shape("mask", real, "one_or_b t", {"t": t})
@@ -71,20 +90,31 @@ def window_mean(
         # A constant zero: with one that is traced it would have no gradient.
         return lax.reduce_window(values, wide.type(0), lax.add, window, strides, before)
 
+    def summed_by_document(values, documents):
+        def add(total, back):
+            index = jnp.maximum(jnp.arange(t) - back, 0)
+            own = (documents[:, index] == documents) & (jnp.arange(t) >= back)
+            return total + jnp.where(own[..., None], values[:, index], 0), None
+
+        return lax.scan(add, jnp.zeros_like(values), jnp.arange(span))[0]
+
     real = real[..., None]
+    if documents is not None:
+        real = jnp.broadcast_to(real, (*documents.shape, 1))
+        summed = functools.partial(summed_by_document, documents=documents)
     total = summed(jnp.where(real, x, 0).astype(wide))
     return (total / jnp.maximum(summed(real.astype(wide)), 1)).astype(x.dtype)
 
 
 class WindowState(NamedTuple):
-    """What a step needs of the tokens before it.
+    """State of a step: what it needs of the tokens before it.
 
     Attributes:
         cache: their keys and values.
         recent: the last L - 1 of them, `[b, L - 1, m]`, zeros in front of the first.
     """
 
-    cache: p.KeyValueCache
+    cache: KeyValueCache
     recent: Float[Array, "b n m"]
 
 
@@ -97,6 +127,8 @@ def make(
     query_window: int = 3,
 ) -> Mixer:
     """Makes the mixer; the norm of its queries is `query_scale` and `query_shift`, `[m]`.
+
+    The bias of its values is `value_bias`, `[g d]`.
 
     Args:
         dim: model dimension m.
@@ -111,11 +143,11 @@ def make(
 
     Example:
         >>> mixer = make(dim=32, heads=4, query_window=2)
-        >>> params = mixer.init(jax.random.key(0))
-        >>> sorted(params), jax.jit(mixer.apply)(params, jnp.ones((1, 6, 32))).shape
-        (['key', 'query', 'query_scale', 'query_shift', 'value'], (1, 6, 32))
+        >>> params = jax.eval_shape(mixer.init, jax.random.key(0))
+        >>> sorted(params), jax.eval_shape(mixer.apply, params, jnp.ones((1, 6, 32))).shape
+        (['key', 'query', 'query_scale', 'query_shift', 'value', 'value_bias'], (1, 6, 32))
     """
-    if not causal:
+    if causal is not True:
         raise ValueError("causal: window_query_attention has only a causal form; pass causal=True")
     return _mixer(dim, heads, kv_heads, query_window, lambda key: {}, lambda params, o, u: o)
 
@@ -145,23 +177,24 @@ def make_layer(*, dim: int, heads: int, query_window: int = 3, hidden: int | Non
         ((1, 6, 16), True)
     """
     hidden = dim if hidden is None else hidden
+    check_count("hidden", hidden)
 
     def init(key):
         up, down = jax.random.split(key)
         return {
-            "up": p.linear_init(up, dim, hidden),
+            "up": linear_init(up, dim, hidden),
             "up_bias": jnp.zeros(hidden),
-            "down": p.linear_init(down, hidden, dim),
+            "down": linear_init(down, hidden, dim),
             "down_bias": jnp.zeros(dim),
             "scale": jnp.ones((2, dim)),
             "shift": jnp.zeros((2, dim)),
         }
 
     def finish(params, out, u):
-        norm = lambda x, i: p.layer_norm(x, params["scale"][i], params["shift"][i])
+        norm = lambda x, i: layer_norm(x, params["scale"][i], params["shift"][i])
         z = norm(out + u, 0)
-        inner = jax.nn.relu(p.linear(z, params["up"]) + params["up_bias"].astype(z.dtype))
-        z += p.linear(inner, params["down"]) + params["down_bias"].astype(z.dtype)
+        inner = jax.nn.relu(linear(z, params["up"]) + params["up_bias"].astype(z.dtype))
+        z += linear(inner, params["down"]) + params["down_bias"].astype(z.dtype)
         return norm(z, 1)
 
     return _mixer(dim, heads, None, query_window, init, finish)
@@ -177,59 +210,73 @@ def _mixer(
 ) -> Mixer:
     """The mixer y = finish(params, o, u), o the attention's merged heads."""
     kv_heads = heads if kv_heads is None else kv_heads
-    p.check_heads(dim, heads, kv_heads)
-    _check_window("query_window", query_window)
+    check_heads(dim, heads, kv_heads)
+    check_count("query_window", query_window)
 
     def init_all(key):
         shared, own = jax.random.split(key)
-        params = p.qkvo_init(shared, dim, heads, kv_heads=kv_heads)
+        params = qkvo_init(shared, dim, heads, kv_heads=kv_heads)
         del params["output"]
-        return params | {"query_scale": jnp.ones(dim), "query_shift": jnp.zeros(dim)} | init(own)
+        params |= {"query_scale": jnp.ones(dim), "query_shift": jnp.zeros(dim)}
+        return params | {"value_bias": jnp.zeros(params["value"].shape[1])} | init(own)
 
     def normed(params, mean):
-        return p.layer_norm(mean, params["query_scale"], params["query_shift"])
+        return layer_norm(mean, params["query_scale"], params["query_shift"])
 
-    def heads_of(params, u, x):
-        return (
-            p.split_heads(p.linear(u, params["query"]), heads),
-            *(p.split_heads(p.linear(x, params[n]), kv_heads) for n in ("key", "value")),
-        )
+    def heads_of(parts, params, u, x):
+        maps = parts.project(params, u, x)
+        value = maps["value"] + params["value_bias"].astype(x.dtype)
+        return split_qkv(maps | {"value": value}, heads, kv_heads)
 
-    def apply(params, x, /, *, context=None, mask=None, positions=None, key=None):
-        p.no_context("window_query_attention", context)
-        p.check_tokens(dim, x, None, positions)
-        real = p.real_tokens(mask, *x.shape[:2])
-        mask = p.attention_mask(mask, *x.shape[:2], causal=True)
-        u = normed(params, window_mean(x, query_window, real))
-        out = attend(*heads_of(params, u, x), mask=mask)
-        return finish(params, p.merge_heads(out), u)
+    def apply(parts, params, given):
+        x, mask, documents = given.x, masks.causal(), None
+        if given.real is not None:
+            mask = mask & masks.padding(given.real)
+        if given.starts is not None:
+            documents = jnp.cumsum(given.starts, axis=1)
+            mask = mask & masks.segments(documents)
+        u = normed(params, window_mean(x, query_window, given.real, documents))
+        out = attend(*heads_of(parts, params, u, x), mask=mask)
+        return parts.output(params, merge_heads(out), u)
 
-    def init_state(params, batch_size, max_length):
-        dtype = params["key"].dtype
+    def init_state(parts, params, batch_size, max_length, dtype):
         one = jax.ShapeDtypeStruct((batch_size, 1, kv_heads, dim // heads), dtype)
         # Windows longer than the sequence hold all of it.
         before = min(query_window, max_length) - 1
         recent = jnp.zeros((batch_size, before, dim), dtype)
-        return WindowState(p.key_value_cache(one, one, max_length), recent)
+        return WindowState(key_value_cache(one, one, max_length), recent)
 
-    def step(params, x, state):
+    def step(parts, params, x, state):
         window = jnp.concatenate([state.recent, x[:, None].astype(state.recent.dtype)], axis=1)
         count = jnp.minimum(state.cache.position + 1, window.shape[1])
         u = normed(params, (window.sum(1, keepdims=True) / count).astype(x.dtype))
-        query, key, value = heads_of(params, u, x[:, None])
+        query, key, value = heads_of(parts, params, u, x[:, None])
         cache = state.cache.append(key[:, 0], value[:, 0])
         out = attend(
             query, cache.key.astype(x.dtype), cache.value.astype(x.dtype), mask=cache.filled
         )
-        y = finish(params, p.merge_heads(out), u)[:, 0]
+        y = parts.output(params, merge_heads(out), u)[:, 0]
         return y, WindowState(cache, window[:, 1:])
 
-    return Mixer(init_all, apply, init_state, step)
+    def prefill(parts, params, x, state, length):
+        u = normed(params, window_mean(x, query_window))
+        query, key, value = heads_of(parts, params, u, x)
+        out = attend(query, key, value, mask=masks.causal())
+        cache, recent = state.cache.fill(key, value, length), last_tokens(state.recent, x, length)
+        return parts.output(params, merge_heads(out), u), WindowState(cache, recent)
 
-
-def _check_window(name: str, length: int) -> None:
-    if length < 1:
-        raise ValueError(f"{name}: expected at least 1, got {length}")
+    return framed_parts(
+        "window_query_attention",
+        Parts(project_qkv, None, finish),
+        dim=dim,
+        init=init_all,
+        apply=apply,
+        init_state=init_state,
+        step=step,
+        prefill=prefill,
+        takes="rows",
+        causal=True,
+    )
 
 
 MECHANISM = Mechanism(
@@ -245,6 +292,6 @@ MECHANISM = Mechanism(
     cross=False,
     streaming=True,
     cost="quadratic",
-    parameters=("query_scale", "query_shift"),
+    parameters=("query_scale", "query_shift", "value_bias"),
     absent=("output",),
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jattn.attention.attend import attend
+from jattn.mechanisms.layers.convolutions import depthwise
 from jattn.mechanisms.linear.agent_attention import (
     agent_attention,
     image_agent_attention,
@@ -13,7 +14,6 @@ from jattn.mechanisms.linear.agent_attention import (
     pool_agents,
     pooling_weights,
 )
-from jattn.mechanisms.projections import depthwise
 
 B, T, H, D, N = 2, 7, 2, 4, 3
 run = jax.jit(agent_attention, static_argnames=("shortcut", "scale", "scale_out"))

@@ -87,7 +87,7 @@ def dense(query, key, value, variant, in_gate=None, out_gate=None):
     return unit(out) if variant.post == "l2" else out
 
 
-CAUSAL: dict[str, Any] = dict(mask=jattn.masks.causal(), seen=jnp.arange(1, T + 1)[None])
+CAUSAL: dict[str, Any] = dict(mask=jattn.masks.causal(), visible_keys=jnp.arange(1, T + 1)[None])
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jattn.mechanisms import zoo
-from jattn.mechanisms.linear.recurrent_mixer import unit_norm
-from jattn.mechanisms.memory import miras
+from jattn.mechanisms.layers.norms import unit_norm
+from jattn.mechanisms.memory import miras, miras_rule
 from jattn.mechanisms.memory.linear_memory import linear_memory
-from jattn.mechanisms.memory.miras import Rule, weights_of
+from jattn.mechanisms.memory.miras_rule import Rule, soft, state_of, weights_of
 from jattn.mechanisms.memory.networks import network, network_init
 from jattn.recurrence import recur
 
@@ -20,7 +20,7 @@ B, T, H, D = 1, 5, 2, 3
 scan = jax.jit(
     functools.partial(miras.miras_scan, apply_fn=network), static_argnames=("rule", "chunk")
 )
-slope = jax.jit(miras.slope, static_argnums=0)
+slope = jax.jit(miras_rule.slope, static_argnums=0)
 RULES = {
     "l2": Rule(),
     "yaad": Rule("huber"),
@@ -30,6 +30,8 @@ RULES = {
     "memora": Rule("l2", "kl"),
     "elastic": Rule("l2", "elastic", l1=0.3),
     "sigmoid": Rule("l2", "sigmoid"),
+    "columns": Rule("l2", "kl", axis=0),
+    "signed": Rule("l2", "kl", signed=True, total=4.0),
 }
 
 
@@ -78,7 +80,7 @@ def naive(rule, params0, qkv, rates):
             )
         elif rule.retention == "elastic":
             state = jax.tree.map(
-                lambda a, g: miras.soft(alpha * a - alpha * eta * g, alpha * eta * rule.l1),
+                lambda a, g: soft(alpha * a - alpha * eta * g, alpha * eta * rule.l1),
                 state,
                 gradient,
             )
@@ -120,7 +122,10 @@ def test_chunks_are_steps_and_approach_the_loop_as_eta_falls(case, name):
         return jax.lax.scan(step, miras.start(params0), inputs)[1]
 
     inputs = (x[0].swapaxes(0, 1) for x in (*qkv, rates["alpha"], rates["eta"], rates["delta"]))
-    close(memory(**rates, chunk=3)[0][0].swapaxes(0, 1), jax.vmap(steps)(matrix, *inputs))
+    close(
+        memory(**rates, chunk=3)[0][0].swapaxes(0, 1),
+        jax.vmap(steps)(state_of(rule, matrix), *inputs),
+    )
 
     one = jnp.ones((B, T, H))  # decay moves the gradient point, too, and not with eta
 
@@ -148,7 +153,7 @@ def test_a_matrix_in_chunks_is_the_closed_form(case, name):
     rule = RULES[name]
     out, state, _ = linear_memory(
         matrix["weights"][0], query, key, value, rates["eta"], 1 - rates["alpha"], refresh=3,
-        slope=jax.vmap(functools.partial(miras.slope, rule)),
+        slope=jax.vmap(functools.partial(miras_rule.slope, rule)),
         slope_inputs=rates["delta"],
     )  # fmt: skip
     expected, last = scan(query, key, value, params0=matrix, **rates, rule=rule, chunk=3)
@@ -212,7 +217,7 @@ def test_retentions_and_their_limits(case):
     moved = last(0.9, 0.3)
     close(moved.sum((1, 2)), 2.0)
     assert (moved > 0).all()
-    close(miras.soft(jnp.array([0.0, -3.0, 0.5]), jnp.array(1.0)), jnp.array([0.0, -2.0, 0.0]))
+    close(soft(jnp.array([0.0, -3.0, 0.5]), jnp.array(1.0)), jnp.array([0.0, -2.0, 0.0]))
     decayed = rates | {"eta": rates["eta"] * rates["alpha"][..., None]}
     close(
         scan(*qkv, params0=matrix, **rates, rule=Rule("l2", "elastic"))[0],
@@ -235,14 +240,130 @@ def test_going_on_from_a_border_is_one_pass(case):
         jax.tree.map(close, last, end)
 
 
+def test_signed_weights_are_the_difference_of_halves_that_share_a_sum(case):
+    qkv, rates, matrix, _ = case
+    rule = RULES["signed"]
+    _, end = scan(*qkv, params0=matrix, **rates, rule=rule, chunk=1)
+    halves = 4.0 * jax.nn.softmax(end["weights"][0], axis=(-3, -2, -1))
+    assert halves.shape == (B, H, 2, D, D)
+    close(halves.sum((-3, -2, -1)), 4.0)
+    weights = jax.vmap(jax.vmap(functools.partial(weights_of, rule)))(end["weights"][0])
+    close(weights, halves[:, :, 0] - halves[:, :, 1])
+    assert weights.min() < 0 < weights.max()
+    by_column = weights_of(RULES["columns"], matrix["weights"][0][0])
+    close(by_column.sum(0), 1.0)
+
+
+def test_momentum_factors_and_channels_are_their_loop(x64, case):
+    """S_t = m S_{t-1} - scale eta g and A_t = alpha A_{t-1} + S_t, alpha one a channel."""
+    qkv, rates, matrix, _ = jax.tree.map(lambda x: x.astype(jnp.float64), case)
+    keys = jax.random.split(jax.random.key(7), 3)
+    momentum, scale = (jax.random.uniform(k, (B, T, H), jnp.float64) for k in keys[:2])
+    alpha = jax.random.uniform(keys[2], (B, T, H, D), jnp.float64)
+    out, (last, surprise) = scan(
+        *qkv, params0=matrix, alpha=alpha, eta=rates["eta"], momentum=momentum,
+        scale={"weights": [scale]}, rule=Rule(),
+    )  # fmt: skip
+    query, key, value, alpha, eta, momentum, scale = (
+        np.asarray(x[0]) for x in (*qkv, alpha, rates["eta"], momentum, scale)
+    )
+    for h in range(H):
+        weights, moved = np.asarray(matrix["weights"][0][h]), np.zeros((D, D))
+        for t in range(T):
+            error = key[t, h] @ weights - value[t, h]
+            step = scale[t, h] * np.outer(key[t, h], eta[t, h] * error)
+            moved = momentum[t, h] * moved - step
+            weights = weights * alpha[t, h] + moved
+            close(out[0, t, h], query[t, h] @ weights, 1e-12)
+        close(last["weights"][0][0, h], weights, 1e-12)
+        close(surprise["weights"][0][0, h], moved, 1e-12)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "yaad": {"loss": "huber"},
+    "moneta": {"loss": "lp", "retention": "lq"},
+    "memora": {"retention": "kl"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_miras_are_its_mechanisms(name):
+    sizes: dict[str, Any] = dict(dim=4, heads=2, causal=True, depth=1, chunk=2, rank=3)
+    own, general = zoo.make(name, **sizes), zoo.make("miras", **sizes, **SETTINGS[name])
+    params = own.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, T, 4))
+    close(jax.jit(general.apply)(params, x), jax.jit(own.apply)(params, x), 1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_miras_with_momentum_is_titans_memory(depth):
+    """Titans' rates, by a map of full rank: step, forgetting and momentum of each head and leaf."""
+    dim, heads, leaves = 4, 2, 1 if depth == 1 else 3
+    sizes: dict[str, Any] = dict(dim=dim, heads=heads, causal=True, depth=depth, expansion=2)
+    titans = zoo.make("titans_memory", **sizes, refresh=3)
+    general = zoo.make("miras", **sizes, chunk=3, rank=dim, momentum=True)
+    params = titans.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, T, dim))
+    maps, biases = params["rates"], params["rates_bias"]
+    step, forget, momentum = (
+        slice(0, leaves * heads), slice(leaves * heads, -heads), slice(-heads, None)
+    )  # fmt: skip
+    nothing, by_channel = np.zeros((dim, dim)), dim // heads
+    # sigmoid(-x) = 1 - sigmoid(x): what is kept is what is not forgotten.
+    if depth == 1:
+        parts = [(-maps[:, forget], -biases[forget])]
+        parts.append((maps[:, step].repeat(by_channel, 1), biases[step].repeat(by_channel)))
+        parts.append((maps[:, momentum], biases[momentum]))
+    else:
+        parts = [(-maps[:, forget], -biases[forget]), (nothing, np.zeros(dim))]
+        parts.append((maps[:, momentum], biases[momentum]))
+        parts.append((maps[:, step], biases[step]))
+    own = {name: params[name] for name in ("query", "key", "value", "output", "memory")}
+    own |= {
+        "gate": jnp.zeros((dim, dim)),  # open
+        "rates_down": jnp.eye(dim),
+        "rates_up": jnp.concatenate([weights for weights, _ in parts], 1),
+        "rates_bias": jnp.concatenate([bias for _, bias in parts]),
+    }
+    close(jax.jit(general.apply)(own, x), jax.jit(titans.apply)(params, x), 1e-5)
+
+
+def test_miras_is_the_delta_rule():
+    dim, heads = 4, 2
+    sizes: dict[str, Any] = dict(dim=dim, heads=heads, causal=True)
+    delta, general = zoo.make("delta_rule", **sizes), zoo.make("miras", **sizes, depth=1, chunk=1)
+    params = delta.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, T, dim))
+    own = {name: params[name] for name in ("query", "key", "value", "output")}
+    beta = params["beta"].repeat(dim // heads, 1)
+    down = jnp.zeros((dim, 32)).at[:, :dim].set(beta)
+    own |= {
+        "gate": jnp.zeros((dim, dim)),
+        "rates_down": down,
+        "rates_up": jnp.zeros((32, heads + dim)).at[:dim, heads:].set(jnp.eye(dim)),
+        "rates_bias": jnp.zeros(heads + dim).at[:heads].set(40.0),  # all is kept
+        "memory": {"weights": [jnp.zeros((heads, dim // heads, dim // heads))]},
+    }
+    close(jax.jit(general.apply)(own, x), jax.jit(delta.apply)(params, x), 1e-5)
+
+
 @pytest.mark.parametrize(
-    ("name", "options"), [("yaad", {"depth": 1}), ("moneta", {}), ("memora", {})]
+    ("name", "options"),
+    [
+        ("yaad", {"depth": 1}),
+        ("moneta", {}),
+        ("memora", {}),
+        ("miras", {"retain": "channel", "momentum": True, "residual_norm": False}),
+        ("miras", {"depth": 1, "retention": "kl", "signed": True, "momentum": True}),
+    ],
 )
-def test_steps_across_chunks_and_a_state_that_does_not_grow(name, options):
+def test_steps_across_chunks_and_a_state_that_does_not_grow(x64, name, options):
+    """In float64, for Memora's weights are a softmax of sums that rounding moves."""
     with jax.enable_x64(False):
         mixer = zoo.make(name, dim=6, heads=2, causal=True, chunk=2, rank=4, **options)
         params = mixer.init(jax.random.key(0))
         x = jax.random.normal(jax.random.key(1), (2, T, 6))
+    params, x = jax.tree.map(lambda a: a.astype(jnp.float64), (params, x))
     assert mixer.init_state is not None
     state = mixer.init_state(params, 2, T)
     longer = jax.eval_shape(lambda: mixer.init_state(params, 2, 100 * T))  # type: ignore
@@ -256,7 +377,7 @@ def test_steps_across_chunks_and_a_state_that_does_not_grow(name, options):
 
         return jnp.moveaxis(jax.lax.scan(step, state, jnp.moveaxis(x, 1, 0))[1], 0, 1)
 
-    close(decode(state, x), jax.jit(mixer.apply)(params, x), 1e-4)
+    close(decode(state, x), jax.jit(mixer.apply)(params, x), 1e-10)
 
 
 def test_errors(plain_checks, case):

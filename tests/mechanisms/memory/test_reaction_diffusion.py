@@ -9,11 +9,11 @@ import pytest
 
 from jattn.mechanisms import zoo
 from jattn.mechanisms.memory.grids import (
+    interpolation_weights,
     laplacian1d,
     laplacian2d,
     pool_weights,
     shifted,
-    spread_weights,
 )
 from jattn.mechanisms.memory.reaction_diffusion_layer import (
     DILATIONS,
@@ -108,7 +108,7 @@ def test_pooling_and_interpolation():
     close(pool_weights(place, length, 4) @ u, u.reshape(B, 4, 2, C).mean(2))
     for cells in (1, 3, 4):
         small = draw(1, B, cells, C)
-        found = spread_weights(place, length, cells) @ small
+        found = interpolation_weights(place, length, cells) @ small
         close(found, jax.image.resize(small, (B, 8, C), "linear"))
     for n, cells in ((7, 4), (3, 4)):  # parts overlap, or repeat
         weights = pool_weights(jnp.arange(n)[None], jnp.full((1, 1), n), cells)[0]

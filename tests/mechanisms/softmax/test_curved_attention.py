@@ -1,5 +1,6 @@
 """Hyperbolic and spherical attention against what distances must be, and the router's limits."""
 
+import decimal
 import re
 
 import jax
@@ -42,6 +43,49 @@ def test_lorentz_distance(x64, c):
     near(distance(u, v), jnp.arccosh(1 + 2 * gap) / np.sqrt(c), 1e-9)
     flat = jnp.linalg.norm(u - v, axis=-1)
     near(curved.lorentz_distance(u, v, 1e-6), flat, 1e-4)
+
+
+def exact_distance(u, w, c):
+    """By the definition, in decimals of 120 digits."""
+    with decimal.localcontext(prec=120):
+        u, w = ([decimal.Decimal(float(x)) for x in vector] for vector in (u, w))
+        root = decimal.Decimal(c).sqrt()
+
+        def lift(vector):
+            length = sum((x * x for x in vector), decimal.Decimal(0)).sqrt()
+            up, down = (root * length).exp(), (-root * length).exp()
+            return (up + down) / 2, [(up - down) / 2 * x / length for x in vector]
+
+        (a, u), (b, w) = lift(u), lift(w)
+        z = a * b - sum(x * y for x, y in zip(u, w, strict=True))
+        return float((z + (z * z - 1).sqrt()).ln() / root)
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 20.0, 44.0, 60.0, 100.0, 1000.0])
+def test_far_points(length):
+    """Right where cosh(|q|) cosh(|k|), and cosh(|q|) alone, are beyond float32; so are slopes."""
+    draw = np.random.default_rng(0).standard_normal((2, 6, D))
+    u, w = length * draw / np.linalg.norm(draw, axis=-1, keepdims=True)
+    w = w * np.linspace(0.3, 1, 6)[:, None]
+    u, w = (jnp.asarray(x, jnp.float32) for x in (u, w))
+    slope = jax.vmap(jax.value_and_grad(curved.lorentz_distance, (0, 1)), (0, 0, None))
+    found, gradients = jax.jit(slope)(u, w, 1.0)
+    expected = [exact_distance(a, b, "1") for a, b in zip(u, w, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    # At the end of a path, the slope along it has length 1 (of the tangent at the origin, in the
+    # direction away from it, which is the only one that is not longer).
+    assert all(np.isfinite(g).all() for g in gradients)
+    along = (np.asarray(gradients[0]) * np.asarray(u)).sum(-1) / length
+    assert (np.abs(along) <= 1 + 1e-4).all()
+    same, again = jax.jit(slope)(u, u, 1.0)
+    assert not same.any()
+    assert all(np.isfinite(g).all() for g in again)
+
+    def loss(q, k, v, c):
+        return (curved.lorentz_attention(q, k, v, c, 2.0) ** 2).sum()
+
+    q, k = (length * curved.unit(x) for x in (Q, K))
+    assert all(np.isfinite(g).all() for g in jax.jit(jax.grad(loss, (0, 1, 2, 3)))(q, k, V, 1.0))
 
 
 def test_attention_by_distance():
@@ -96,6 +140,7 @@ def test_router():
     mixer = curved.make(dim=M, heads=H, sphere="angle")
     params = mixer.init(jax.random.key(0))
     assert params["curvature"].shape == (2,)
+    assert not params["router_down"].any()
     whole = jax.jit(mixer.apply)
     branches = []
     for index, geometry in enumerate(curved.GEOMETRIES):

@@ -1,6 +1,7 @@
 """Attention with one ingredient taken away: tokens compared, the exponential, the own sequence."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,8 @@ def test_weights_of_key_only_attention():
     scores = key_only.key_only_scores(Q, K)
     near(scores, (jax.nn.silu(Q) * K).sum(-1) / D**0.5)
     units = jnp.broadcast_to(jnp.eye(T)[:, None], (B, T, H, T))
-    weights = np.moveaxis(key_only.key_only_attention(scores, units, causal=True), 2, 1)
+    attention = jax.jit(lambda *args: key_only.key_only_attention(*args, causal=True))
+    weights = np.moveaxis(np.asarray(attention(scores, units)), 2, 1)
     near(weights.sum(-1), 1.0)
     for j in range(T):
         own = weights[..., j:, j]
@@ -59,7 +61,7 @@ def test_weights_of_key_only_attention():
         ratio = own / weights[..., j:, 0]  # of two keys, the same for all queries
         near(ratio, np.broadcast_to(ratio[..., :1], ratio.shape), 1e-4)
     mean = np.cumsum(V, 1) / np.arange(1, T + 1)[:, None, None]
-    near(key_only.key_only_attention(jnp.ones_like(scores), V, causal=True), mean)
+    near(attention(jnp.ones_like(scores), V), mean)
 
 
 def test_key_only_normed_streams():
@@ -69,7 +71,7 @@ def test_key_only_normed_streams():
     assert mixer.step is not None
     state = mixer.init_state(params, B, T)
     assert sum(a.size for a in state) == B * H * (M // H + 2)
-    step, whole = jax.jit(mixer.step), mixer.apply(params, X)
+    step, whole = jax.jit(mixer.step), jax.jit(mixer.apply)(params, X)
     for t in range(T):
         y, state = step(params, X[:, t], state)
         near(y, whole[:, t], 1e-5)
@@ -83,7 +85,8 @@ def test_taylor_attention_by_its_definition(normalize):
     over = lambda w: w * seen / (w * seen).sum(-1, keepdims=True)
     weights = over(sum(orders)) if normalize == "common" else sum(map(over, orders))
     expected = jnp.einsum("bhts,bshe->bthe", weights, V)
-    found = taylor.taylor_attention(Q, K, V, causal=True, normalize=normalize)
+    ours = lambda *args: taylor.taylor_attention(*args, causal=True, normalize=normalize)
+    found = jax.jit(ours)(Q, K, V)
     scale = float(np.abs(expected).max())
     near(found / scale, expected / scale, 1e-5)
 
@@ -103,7 +106,7 @@ def test_taylor_weights_are_near_those_of_softmax():
 def test_a_gated_mlp_sees_one_token():
     mixer = gated_mlp.make(dim=M, heads=H)
     params = mixer.init(jax.random.key(0))
-    slopes = jax.jacobian(lambda x: mixer.apply(params, x[None])[0])(X[0])
+    slopes = jax.jit(jax.jacobian(lambda x: mixer.apply(params, x[None])[0]))(X[0])
     others = np.where(np.eye(T, dtype=bool)[:, None, :, None], 0, slopes)
     assert not others.any()
     hidden = jax.nn.silu(X @ params["gate"]) * (X @ params["value"])
@@ -121,21 +124,38 @@ def test_weights_of_another_stream():
     mixer = decoupled.make(dim=M, heads=H, causal=True, rotary=True)
     plain = zoo.make("softmax_attention", dim=M, heads=H, causal=True, rotary=True)
     params = mixer.init(jax.random.key(0))
-    near(mixer.apply(params, X, context=X), plain.apply(params, X))
+    apply, plain_apply = jax.jit(mixer.apply), jax.jit(plain.apply)
+    near(apply(params, X, context=X), plain_apply(params, X))
     fixed = X[:1]
     every = jnp.broadcast_to(fixed, X.shape)
-    y = mixer.apply(params, X, context=fixed)
-    near(y, mixer.apply(params, X, context=every))
-    near(y[0], plain.apply(params, X)[0])
+    y = apply(params, X, context=fixed)
+    near(y, apply(params, X, context=every))
+    near(y[0], plain_apply(params, X)[0])
     # Linear in x: the weights do not see it.
-    one = mixer.apply(params, jnp.ones_like(X), context=fixed)
-    near(mixer.apply(params, 2 * X + 1, context=fixed), 2 * y + one, 1e-5)
+    one = apply(params, jnp.ones_like(X), context=fixed)
+    near(apply(params, 2 * X + 1, context=fixed), 2 * y + one, 1e-5)
     near(
-        mixer.apply(params, X, context=fixed, mask=REAL),
-        mixer.apply(params, X, context=every, mask=REAL),
+        apply(params, X, context=fixed, mask=REAL),
+        apply(params, X, context=every, mask=REAL),
     )
     later = jnp.broadcast_to(jnp.arange(T) + 3, (B, T))
-    near(mixer.apply(params, X, context=fixed, positions=later), y, 1e-5)
+    near(apply(params, X, context=fixed, positions=later), y, 1e-5)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_steps_take_the_other_stream(rotary):
+    mixer = decoupled.make(dim=M, heads=H, causal=True, rotary=rotary)
+    params = mixer.init(jax.random.key(0))
+    assert mixer.init_state is not None
+    step: Any = mixer.step
+    own = 2 - X[:, ::-1]
+    for stream in (X[:1], own):
+        state = mixer.init_state(params, B, T)
+        out = []
+        for t in range(T):
+            y, state = step(params, X[:, t], state, context=stream[:, t])
+            out.append(y)
+        near(jnp.stack(out, 1), mixer.apply(params, X, context=stream), 1e-5)
 
 
 def test_streams_through_a_model():

@@ -136,6 +136,58 @@ def test_growth_changes_nothing(mode):
     near(large.apply(grown, X), small.apply(params, X), 1e-5)
 
 
+@pytest.mark.parametrize("copies", [2, 5])
+def test_grown_models_need_not_divide_the_dimension(copies):
+    """Sizes 2 heads copies = 16 and 40 of dimension 24; the small model in NumPy is the value."""
+    options: Any = dict(dim=M, causal=True, kv_heads=1, head_dim=3)
+    params = grouped.make(heads=4, ratio=2, **options).init(jax.random.key(0))
+    arrays = {name: np.asarray(array, np.float64) for name, array in params.items()}
+    heads = lambda name, size: (np.asarray(X) @ arrays[name]).reshape(B, T, -1, size)
+    query, key, value = heads("query", 3), heads("key", 3), heads("value", 6)[:, :, 0]
+
+    def attended(q, k):
+        shares = np.exp(np.einsum("btd,bsd->bts", q, k) / 3**0.5) * np.tril(np.ones((T, T)))
+        return shares / shares.sum(-1, keepdims=True) @ value
+
+    l_q1, l_k1, l_q2, l_k2 = (arrays[name] for name in diff.VECTORS)
+    lam = np.exp(l_q1 @ l_k1) - np.exp(l_q2 @ l_k2) + 0.2
+    out = []
+    for signal, noise in ((0, 2), (1, 2), (3, 5), (4, 5)):
+        o = attended(query[:, :, signal], key[:, :, 0])
+        o -= lam * attended(query[:, :, noise], key[:, :, 1])
+        out.append(0.8 * o / np.sqrt((o**2).mean(-1, keepdims=True) + 1e-5))
+    expected = np.concatenate(out, -1) @ arrays["output"]
+
+    large = grouped.make(heads=4 * copies, ratio=2 * copies, **options)
+    grown = grouped.grow(params, heads=4, ratio=2, copies=copies)
+    shapes = lambda params: jax.tree.map(jnp.shape, params)
+    assert shapes(grown) == shapes(large.init(jax.random.key(1)))
+    near(large.apply(grown, X), expected, 1e-4)
+    assert large.init_state is not None
+    assert large.step is not None
+    state, step = large.init_state(grown, B, T), jax.jit(large.step)
+    for t in range(3):
+        y, state = step(grown, X[:, t], state)
+        near(y, expected[:, t], 1e-4)
+
+
+def test_lambda_of_each_token_is_the_sigmoid_of_its_logit():
+    """Of each signal head: equal maps of signal and noise leave 1 - lambda of softmax attention."""
+    mixer = grouped.make(
+        dim=M, heads=2, ratio=1, lambda_mode="token", share_kv=True, sub_norm=False
+    )
+    params = mixer.init(jax.random.key(0)) | {"output": jnp.eye(M)}
+    size = M // 4
+    signal = params["query"].reshape(M, 2, 2, size)
+    params["query"] = signal.at[:, :, 1].set(signal[:, :, 0]).reshape(M, -1)
+    lam = 1 / (1 + np.exp(-np.asarray(X @ params["lambda"])))
+    q, k = (
+        x.reshape(B, T, 2, size) for x in (X @ signal[:, :, 0].reshape(M, -1), X @ params["key"])
+    )
+    plain = jattn.attend(q, k, (X @ params["value"]).reshape(B, T, 2, M // 2))
+    near(mixer.apply(params, X).reshape(B, T, 2, -1), (1 - lam[..., None]) * plain, 1e-5)
+
+
 def test_the_later_form_streams():
     """Lambda by token, shared keys, a gate in place of the norm."""
     inner = grouped.make(
@@ -160,6 +212,12 @@ def test_the_later_form_streams():
         ("differential", {"depth": -1}, "depth: expected at least 0, got -1"),
         ("differential", {"pairing": "x"}, "pairing: expected one of 'within_head', 'authors'"),
         ("differential", {"rotary": True}, "rotary: needs an even dim / (2 heads), got 3"),
+        ("grouped_differential", {"head_dim": 0}, "head_dim: expected at least 1, got 0"),
+        (
+            "grouped_differential",
+            {"heads": 5, "head_dim": 3, "rotary": True},
+            "rotary: needs an even dim / (2 heads) or head_dim, got 3",
+        ),
         ("grouped_differential", {"ratio": 3}, "ratio: expected a divisor of heads=4, got 3"),
         (
             "grouped_differential",
@@ -180,5 +238,9 @@ def test_bad_heads_are_named(plain_checks):
         diff.differential_attention(q, q[:, :, :4], q[:, :, :2], lam)
     with pytest.raises(ValueError, match="query: expected groups of 3"):
         grouped.grouped_differential_attention(q, q, q, lam, ratio=3)
+    with pytest.raises(ValueError, match="ratio: expected a divisor of heads=4, got 3"):
+        grouped.grow({}, heads=4, ratio=3, copies=2)
+    with pytest.raises(ValueError, match="copies: expected at least 1, got 0"):
+        grouped.grow({}, heads=4, ratio=2, copies=0)
     with pytest.raises(ValueError, match="noise_query: expected heads that divide query's 6"):
         diff.differential(q, q[:, :, :4], q, q, q, lam)

@@ -58,6 +58,22 @@ def test_gates_of_zero_logits(position, granularity, shared):
     near(added.apply(params, X), plain(params, kv_heads=2))
 
 
+def test_what_opens_a_gate():
+    z, y = np.linspace(-3, 3, 7), np.linspace(1, 2, 7)
+    sigmoid = 1 / (1 + np.exp(-z))
+    opened = {
+        "sigmoid": sigmoid,
+        "silu": z * sigmoid,
+        "identity": z,
+        "ns_sigmoid": (1 + sigmoid) / 2,
+    }
+    for activation, value in opened.items():
+        for mode, expected in {"multiply": y * value, "add": y + value}.items():
+            arrays = (jnp.asarray(a, jnp.float32)[:, None] for a in (y, z))
+            near(gate(*arrays, activation=activation, mode=mode)[:, 0], expected)
+    near(gate(jnp.ones((7, 1)), jnp.asarray(z, jnp.float32)[:, None])[:, 0], sigmoid)
+
+
 def test_open_and_closed_gates():
     # A constant channel in x makes a large logit of either sign.
     x = X.at[..., 0].set(1.0)

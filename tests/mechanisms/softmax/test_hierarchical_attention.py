@@ -11,7 +11,7 @@ import pytest
 import jattn
 from jattn.mechanisms import zoo
 from jattn.mechanisms.softmax import hierarchical_attention as tree
-from tests.mechanisms import flops
+from jattn.testing import flops
 
 B, T, H, D = 1, 11, 2, 4
 Q, K, V = jax.random.normal(jax.random.key(0), (3, B, T, H, D))
@@ -26,8 +26,8 @@ def near(a, b, tolerance=2e-6):
     np.testing.assert_allclose(a, b, atol=tolerance)
 
 
-def weights_of(q, k, families):
-    return np.moveaxis(np.asarray(attention(q, k, UNITS, families)), 2, 1)
+def weights_of(q, k, families, **options):
+    return np.moveaxis(np.asarray(attention(q, k, UNITS, families, **options)), 2, 1)
 
 
 def by_definition(q, k, families, places=None):
@@ -106,12 +106,12 @@ def test_the_recursion_is_the_definition(placed):
 
 def test_one_family_is_softmax_attention():
     for families in ([np.arange(T)[None]], tree.balanced_tree(T, 16)):
-        near(attention(Q, K, V, families), jattn.attend(Q, K, V), 1e-5)
+        near(attention(Q, K, V, families), jax.jit(jattn.attend)(Q, K, V), 1e-5)
     mixer = zoo.make("hierarchical_attention", dim=8, heads=H, branching=T, qk_norm=False)
     plain = zoo.make("softmax_attention", dim=8, heads=H)
     params = mixer.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (B, T, 8))
-    near(mixer.apply(params, x), plain.apply(params, x), 1e-5)
+    near(jax.jit(mixer.apply)(params, x), jax.jit(plain.apply)(params, x), 1e-5)
 
 
 def test_nothing_of_its_kind_is_nearer_to_softmax():
@@ -119,7 +119,7 @@ def test_nothing_of_its_kind_is_nearer_to_softmax():
     softmax = np.asarray(jax.nn.softmax(scores, axis=-1), np.float64)
     theta = weights_of(Q, K, UNEVEN)
     least = divergence(theta, softmax)
-    near(tree.tree_divergence(Q, K, UNEVEN), least, 1e-4)
+    near(jax.jit(tree.tree_divergence)(Q, K, UNEVEN), least, 1e-4)
     assert (least > 0.1).all()
     for seed in range(100, 108):
         q, k = jax.random.normal(jax.random.key(seed), (2, B, T, H, D))
@@ -133,7 +133,7 @@ def test_blocks_of_equals_are_softmax_attention():
     top = np.array(SEGMENTS[1])[np.array(SEGMENTS[0])]
     q, k = Q[:, top], K[:, top]
     near(weights_of(q, k, UNEVEN), jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) / D**0.5, -1))
-    near(tree.tree_divergence(q, k, UNEVEN), np.zeros((B, H)), 1e-4)
+    near(jax.jit(tree.tree_divergence)(q, k, UNEVEN), np.zeros((B, H)), 1e-4)
 
 
 def test_an_aligned_tree_is_nearer_than_others():
@@ -161,6 +161,18 @@ def test_order_of_children_does_not_matter():
     near(attention(Q[:, order], K[:, order], V[:, order], turned), y[:, order], 1e-5)
 
 
+def test_children_move_with_their_places():
+    """The first two children of every family exchanged, and the vectors of their places."""
+    places = jax.random.normal(jax.random.key(6), (4, 2))
+    other = np.array([1, 0, 2, 3])
+    turned = [np.asarray(family)[:, other[: family.shape[1]]] for family in UNEVEN]
+    moved, stayed = (weights_of(Q, K, turned, sibling_positions=p) for p in (places[other], places))
+    for head in range(H):
+        theta, _ = by_definition(Q[0, :, head], K[0, :, head], UNEVEN, places)
+        near(moved[0, head], theta, 1e-5)
+    assert np.abs(stayed - moved).max() > 0.05
+
+
 def test_distances_of_normed_vectors_are_products():
     unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
     q, k = unit(Q), unit(K)
@@ -172,12 +184,25 @@ def test_distances_of_normed_vectors_are_products():
 
 
 def test_operations_grow_with_tokens_and_families():
-    def count(length, width):
+    def run(length, width):
         x = jax.ShapeDtypeStruct((1, length, 1, 64), jnp.float32)
-        run = lambda x: tree.tree_attention(x, x, x, tree.balanced_tree(length, width))
-        return flops.count(run, x)
+        return lambda x: tree.tree_attention(x, x, x, tree.balanced_tree(length, width)), x
+
+    def count(length, width):
+        return flops.count(*run(length, width))
+
+    def xla(length, width):
+        attention, x = run(length, width)
+        analysis = jax.jit(attention).lower(x).cost_analysis()
+        assert analysis is not None
+        return analysis["flops"]
 
     assert 1.9 < count(512, 8) / count(256, 8) < 2.1
+    of = {width: xla(512, width) for width in (8, 16, 32)}
+    assert 1.9 < of[8] / xla(256, 8) < 2.1
+    # A constant, and a part that grows with the family: 4 d operations a token and sibling.
+    for narrow, wide in ((8, 16), (16, 32)):
+        assert 1.0 < (of[wide] - of[narrow]) / (4 * 64 * 512 * (wide - narrow)) < 1.2
     flat = flops.count(
         lambda x: jattn.attend(x, x, x, implementation="reference"),
         jax.ShapeDtypeStruct((1, 512, 1, 64), jnp.float32),

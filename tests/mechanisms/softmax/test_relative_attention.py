@@ -46,21 +46,65 @@ def test_skewing_against_the_definition(t, s, n, shared):
         "one-hot": lambda q, r: by_one_hot(q, r, s),
         "skew": lambda q, r: relative.relative_logits(q, r, keys=s),
         "gather": lambda q, r: jnp.where(
-            lower, relative.relative_logits(q, r, distance=distance[None]), 0
+            lower, relative.relative_logits(q, r, relative_positions=distance[None]), 0
         ),
     }
-    found = {
-        name: (f(query, table), jax.vjp(f, query, table)[1](cotangent)) for name, f in forms.items()
-    }
+    both = lambda f: jax.jit(lambda *args: (f(*args), jax.vjp(f, *args)[1](cotangent)))
+    found = {name: both(f)(query, table) for name, f in forms.items()}
     for name in ("skew", "gather"):
         jax.tree.map(lambda a, b: near(a, b, 1e-5), found[name], found["one-hot"])
+
+
+def by_distance(query, table, distance, future):
+    """q_i . r of every pair by a loop, in NumPy; distances `[t, s]`."""
+    query, table = np.asarray(query, np.float64), np.asarray(table, np.float64)
+    logits = np.zeros((B, H, *distance.shape))
+    for b, h, i, j in np.ndindex(logits.shape):
+        row = len(table[0]) - 1 - future - distance[i, j]
+        logits[b, h, i, j] = query[b, i, h] @ table[h, min(max(row, 0), len(table[0]) - 1)]
+    return logits
+
+
+@pytest.mark.parametrize(("t", "s", "n", "future"), [(6, 6, 4, 1), (3, 7, 30, 15), (5, 5, 3, 0)])
+def test_both_directions_against_a_loop(t, s, n, future):
+    query, table = normal(0, B, t, H, D), normal(1, H, n, D)
+    distance = np.arange(s - t, s)[:, None] - np.arange(s)
+    expected = by_distance(query, table, distance, future)
+    near(relative.relative_logits(query, table, keys=s, future=future), expected, 1e-5)
+    apart = jnp.asarray(distance)[None]
+    near(
+        relative.relative_logits(query, table, relative_positions=apart, future=future),
+        expected,
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize("max_distance", [1, 3])
+def test_the_bidirectional_mixer_by_hand(max_distance):
+    t = 6
+    mixer = relative.make(dim=H * D, heads=H, causal=False, max_distance=max_distance)
+    params = mixer.init(jax.random.key(0))
+    assert params["relative"].shape == (H, 2 * max_distance - 1, D)
+    x = normal(1, B, t, H * D)
+    heads = lambda name: (np.asarray(x) @ np.asarray(params[name])).reshape(B, t, H, D)
+    distance = np.arange(t)[:, None] - np.arange(t)
+    logits = by_distance(heads("query"), params["relative"], distance, max_distance - 1)
+    logits += np.einsum("bthd,bshd->bhts", heads("query"), heads("key"))
+    weights = np.exp(logits / D**0.5)
+    weights /= weights.sum(-1, keepdims=True)
+    out = np.einsum("bhts,bshd->bthd", weights, heads("value")).reshape(B, t, H * D)
+    apply = jax.jit(mixer.apply)
+    near(apply(params, x), out @ np.asarray(params["output"]), 1e-5)
+    # From right to left it is the same with the table upside down.
+    turned = params | {"relative": params["relative"][:, ::-1]}
+    near(apply(turned, x[:, ::-1])[:, ::-1], apply(params, x), 1e-5)
 
 
 def test_tables_of_known_form():
     t = 6
     q, k, v = normal(0, 3, B, t, H, D)
     plain = jattn.attend(q, k, v, mask=CAUSAL)
-    attention = lambda table: relative.relative_attention(q, k, v, table, mask=CAUSAL)
+    attention = jax.jit(lambda table: relative.relative_attention(q, k, v, table, mask=CAUSAL))
     near(attention(jnp.zeros((H, t, D))), plain)
     near(attention(jnp.broadcast_to(normal(1, H, 1, D), (H, t, D))), plain)
     # q . u = 1: linear biases.
@@ -96,8 +140,53 @@ def test_local_attention_is_a_mask():
     table = normal(1, H, 2 * block, D)
     number = np.arange(t) // block
     near_by = jnp.asarray(number[:, None] - number <= 1)[None, None]
-    expected = relative.relative_attention(q, k, v, table, mask=CAUSAL & near_by)
-    near(relative.local_relative_attention(q, k, v, table, block=block), expected)
+    masked = jax.jit(lambda *args: relative.relative_attention(*args, mask=CAUSAL & near_by))
+    local = jax.jit(lambda *args: relative.local_relative_attention(*args, block=block))
+    near(local(q, k, v, table), masked(q, k, v, table))
+
+
+def test_the_local_mixer_by_hand():
+    """In NumPy; padding and documents count their own blocks, and steps are the whole."""
+    t, block, n = 7, 2, 3
+    mixer = relative.make(dim=H * D, heads=H, max_distance=n, block=block)
+    params = mixer.init(jax.random.key(0))
+    x = normal(1, B, t, H * D)
+    arrays = {name: np.asarray(array, np.float64) for name, array in params.items()}
+
+    def by_hand(x):
+        length = x.shape[1]
+        query, key, value = (
+            (np.asarray(x) @ arrays[name]).reshape(B, length, H, D)
+            for name in ("query", "key", "value")
+        )
+        distance = np.arange(length)[:, None] - np.arange(length)
+        number = np.arange(length) // block
+        seen = (distance >= 0) & (number[:, None] - number <= 1)
+        logits = by_distance(query, arrays["relative"], distance, 0)
+        weights = np.exp((logits + np.einsum("bthd,bshd->bhts", query, key)) / D**0.5) * seen
+        weights /= weights.sum(-1, keepdims=True)
+        out = np.einsum("bhts,bshd->bthd", weights, value).reshape(B, length, H * D)
+        return out @ arrays["output"]
+
+    apply = jax.jit(mixer.apply)
+    whole = by_hand(x)
+    near(apply(params, x), whole, 1e-5)
+    positions = jnp.broadcast_to(jnp.arange(t), (B, t))
+    near(apply(params, x, positions=positions), whole, 1e-5)
+    near(apply(params, x, mask=jattn.masks.prefix(5))[:, :5], whole[:, :5], 1e-5)
+    real = jnp.broadcast_to(jnp.arange(t) >= 3, (B, t))
+    near(apply(params, x, mask=real)[:, 3:], by_hand(x[:, 3:]), 1e-5)
+    documents = jattn.masks.segments(jnp.broadcast_to(jnp.arange(t) >= 3, (B, t)).astype(int))
+    packed = apply(params, x, mask=documents)
+    near(packed[:, :3], whole[:, :3], 1e-5)
+    near(packed[:, 3:], by_hand(x[:, 3:]), 1e-5)
+
+    assert mixer.init_state is not None
+    assert mixer.step is not None
+    state, step = mixer.init_state(params, B, t), jax.jit(mixer.step)
+    for i in range(t):
+        y, state = step(params, x[:, i], state)
+        near(y, whole[:, i], 1e-5)
 
 
 def test_relations_of_attributes():
@@ -154,11 +243,14 @@ def test_bad_input_is_named(plain_checks):
         "block: expected at least 1, got 0": lambda: relative.local_relative_attention(
             q, q, q, normal(1, H, 5, D), block=0
         ),
+        "block: the local form is causal; pass causal=True": lambda: relative.make(
+            dim=6, heads=2, causal=False, block=2
+        ),
         "max_distance: expected at least 1, got 0": lambda: relative.make(
             dim=6, heads=2, max_distance=0
         ),
-        "causal: relative_attention has only a causal form": lambda: relative.make(
-            dim=6, heads=2, causal=False
+        "future: expected less than the table's 5 rows, got 5": lambda: relative.relative_logits(
+            q, normal(1, H, 5, D), future=5
         ),
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):

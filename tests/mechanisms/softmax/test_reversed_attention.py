@@ -1,5 +1,6 @@
 """Reversed attention: conservation, its dense form, and trees of parts that it learns."""
 
+import math
 import re
 
 import jax
@@ -80,6 +81,54 @@ def test_order_does_not_matter_and_silent_tokens_still_listen():
     near(shared, reverse.reversed_attention(Q, two(K), two(V), WEIGHTS))
 
 
+def layer_by_hand(params, x, message):
+    """What a layer gives, M and P: selector at temperature 0.1, gate by the exact gelu."""
+    arrays = {name: np.asarray(p, np.float64) for name, p in params.items()}
+    told = x @ arrays["message_up"]
+    erf = np.vectorize(math.erf)
+    told = (0.5 * told * (1 + erf(told / 2**0.5))) @ arrays["message_down"]
+    gate = message / (1 + np.exp(-told[..., 0]))
+    share = np.exp(x @ arrays["select"] / 0.1)
+    share /= share.sum(-1, keepdims=True)
+    heads = lambda name: (x @ arrays[name]).reshape(*x.shape[:2], H, M // H)
+    weights = np.exp(np.einsum("bthd,bshd->bhts", heads("query"), heads("key")) / (M // H) ** 0.5)
+    weights /= weights.sum(-1, keepdims=True)
+    sent = (share * gate[..., None])[..., None] * heads("value")
+    out = np.einsum("bhts,bthe->bshe", weights, sent).reshape(x.shape)
+    return out @ arrays["output"], gate, share
+
+
+def test_a_layer_by_hand():
+    params = reverse.make(dim=M, heads=H).init(jax.random.key(0))
+    x, message = np.asarray(X, np.float64), np.linspace(0.2, 1.0, B * T).reshape(B, T)
+    expected, gate, _ = layer_by_hand(params, x, message)
+    y, after = reverse.reversed_layer(params, X, jnp.asarray(message, jnp.float32), heads=H)
+    near(y, expected, 1e-5)
+    near(after, gate)
+
+
+def test_layers_that_prune_and_pool_by_hand():
+    """Six tokens, of which two layers drop a sixth each, and the last pools what is left."""
+    keys = jax.random.split(jax.random.key(4), 3)
+    layers = [reverse.make(dim=M, heads=H).init(key) for key in keys]
+    x, message = np.asarray(X, np.float64), np.ones((B, T))
+    ours, told = X, jnp.ones((B, T))
+    for n, params in enumerate(layers, 1):
+        y, message, share = layer_by_hand(params, x, message)
+        out, after = reverse.reversed_layer(params, ours, told, heads=H)
+        shares, _ = reverse.senders(params, ours, told)
+        x, ours, told = x + y, ours + out, after
+        if n < 3:
+            count = round(ours.shape[1] * tree.keep_ratio(n, 1 / 6))
+            assert count == T - n
+            kept = np.sort(np.argsort(-message * share.max(-1), axis=1)[:, :count], axis=1)
+            x = np.take_along_axis(x, kept[..., None], 1)
+            message = np.take_along_axis(message, kept, 1)
+            ours, told = tree.prune(tree.speaking(shares, told), count, ours, told)
+    near(told, message, 1e-5)
+    near(tree.pool(ours, told), (message[..., None] * x).mean(1), 1e-5)
+
+
 def test_layers_carry_their_messages():
     mixer = reverse.make(dim=M, heads=H)
     params = mixer.init(jax.random.key(0))
@@ -97,8 +146,13 @@ def test_layers_carry_their_messages():
 def test_pruning_keeps_who_speaks():
     ratios = [tree.keep_ratio(n) for n in (1, 2, 3, 4)]
     near(np.prod(ratios), 1 - 4 * 0.16)
+    # A token is heard through its loudest head: with shares 0.9, 0.1 better than with 0.5, 0.5.
+    share = jnp.array([[[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]])
+    near(tree.speaking(share, jnp.array([[1.0, 0.5, 1.0]])), np.array([[0.5, 0.45, 0.8]]))
     share, message = WEIGHTS / WEIGHTS.sum(-1, keepdims=True), WEIGHTS[..., 0]
-    score = tree.speaking(share, message)
+    score = np.asarray(message) * np.asarray(share).max(-1)
+    near(tree.speaking(share, message), score)
+    score = jnp.asarray(score)
     kept, index = tree.prune(score, 4, X, jnp.broadcast_to(jnp.arange(T), (B, T)))
     for row in range(B):
         expected = np.sort(np.argsort(-score[row])[:4])
@@ -153,6 +207,10 @@ def test_bad_input_is_named(plain_checks):
         (
             lambda: reverse.reversed_attention(Q, K, V, WEIGHTS[:, :, [0, 1, 0]]),
             "sender_weights: expected 1 or 2 heads, got 3",
+        ),
+        (
+            lambda: tree.pool(X, WEIGHTS[:, 1:, 0]),
+            "message: expected shape [b=2, t=6], got [2, 5]",
         ),
         (lambda: tree.keep_ratio(0), "layer: expected at least 1, got 0"),
         (lambda: tree.keep_ratio(8), "rate: expected 0 to 1 / 8, got 0.16"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jattn.mechanisms.combinators import mix
-from jattn.mechanisms.projections import layer_norm
+from jattn.mechanisms.layers.norms import layer_norm
 from jattn.mechanisms.softmax import window_query_attention as window
 
 B, T, M = 2, 7, 4
@@ -53,7 +53,7 @@ def test_limits_of_the_window():
 def layer_by_hand(params, x, length):
     """The paper's layer with one head, one token at a time."""
     norm = lambda v, i: layer_norm(v, params["scale"][i], params["shift"][i])
-    key, value = x @ params["key"], x @ params["value"]
+    key, value = x @ params["key"], x @ params["value"] + params["value_bias"]
     rows = []
     for t in range(x.shape[1]):
         near_by = x[:, max(t - length + 1, 0) : t + 1].mean(1)
@@ -96,6 +96,32 @@ def test_the_layer_against_the_paper(length):
         return jnp.swapaxes(jax.lax.scan(step, start, jnp.swapaxes(x, 0, 1))[1], 0, 1)
 
     near(decode(params, X), y, 1e-5)
+
+
+def test_biases_of_queries_and_keys_are_nothing_new():
+    """The layer with all three biases of the paper, in NumPy: ours is that with other shifts."""
+    layer, params = layer_and_params(1)
+    now = {name: np.asarray(array, np.float64) for name, array in params.items()}
+    x, of_query, of_key = np.asarray(X, np.float64), np.arange(1.0, 5.0) / 5, np.ones(M)
+
+    def norm(v, scale, shift):
+        spread = np.sqrt(v.var(-1, keepdims=True) + 1e-6)
+        return (v - v.mean(-1, keepdims=True)) / spread * scale + shift
+
+    u = norm(x, now["query_scale"], now["query_shift"])
+    query, key = u @ now["query"] + of_query, x @ now["key"] + of_key
+    value = x @ now["value"] + now["value_bias"]
+    scores = np.einsum("btm,bsm->bts", query, key) / M**0.5
+    shares = np.exp(scores) * np.tril(np.ones((T, T)))
+    z = shares / shares.sum(-1, keepdims=True) @ value + u
+    z = norm(z, now["scale"][0], now["shift"][0])
+    inner = np.maximum(z @ now["up"] + now["up_bias"], 0) @ now["down"] + now["down_bias"]
+    expected = norm(z + inner, now["scale"][1], now["shift"][1])
+
+    moved = np.linalg.solve(now["query"].T, of_query)
+    shifted = {"query_shift": now["query_shift"] + moved, "value_bias": now["value_bias"] - moved}
+    near(jax.jit(layer.apply)(params | shifted, X), expected, 1e-4)
+    assert np.abs(layer.apply(params, X) - expected).max() > 0.01
 
 
 def test_padding_in_front_changes_nothing():

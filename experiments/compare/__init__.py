@@ -1,1 +1,0 @@
-"""Parts of the bake-off: equal models, tasks, costs, tables."""

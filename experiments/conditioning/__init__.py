@@ -1,1 +1,0 @@
-"""The parts of conditioning; `experiments.pavlovian` runs them."""

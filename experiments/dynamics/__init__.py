@@ -1,1 +1,0 @@
-"""The studies of experiments/dynamical_systems.py."""

@@ -1,1 +1,0 @@
-"""The studies of in-context regression; `experiments.in_context_regression` runs them."""

@@ -1,0 +1,7 @@
+"""The command line of this experiment: `python -m experiments.language_model_training`."""
+
+from experiments.language_model_training import run_experiment
+from jattn.training import cli
+
+if __name__ == "__main__":
+    cli.main(run_experiment, name="language_model_training")

@@ -1,1 +1,0 @@
-"""The studies of experiments/memory_models.py."""

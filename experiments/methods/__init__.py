@@ -1,1 +1,0 @@
-"""Methods of attention on small models: what each of them promises, measured."""

@@ -1,0 +1,183 @@
+"""Standard transformers on English text: attention of common and rare words over training.
+
+Post-norm layers with one head, a causal mask and sinusoidal positions, as the paper trains on text.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.scan_and_snap import figures
+from experiments.scan_and_snap.common import claim_of
+from jattn.attention import attend, masks
+from jattn.mechanisms.layers.linear_maps import linear_init
+from jattn.tasks.text import english_text, windows, word_tokens
+from jattn.training import Claim, Run, UsageError, map_over_devices
+
+HIDDEN_RATE = 2.0  # of the feed-forward weights, relative to the others (the paper: 10 against 5)
+
+
+def init(key: jax.Array, *, vocabulary: int, dim: int, layers: int) -> dict[str, Any]:
+    """Parameters, linear maps as frameworks initialise them."""
+    keys = jax.random.split(key, 2 + layers)
+    names = ("query", "key", "value", "output", "up", "down")
+    return {
+        "embed": jax.random.uniform(keys[0], (vocabulary, dim), minval=-0.1, maxval=0.1),
+        "head": linear_init(keys[1], dim, vocabulary),
+        "layers": [
+            {n: linear_init(jax.random.fold_in(own, i), dim, dim) for i, n in enumerate(names)}
+            for own in keys[2:]
+        ],
+    }  # fmt: skip
+
+
+def positions(length: int, dim: int) -> np.ndarray:
+    """Sinusoidal position vectors `[t, m]`."""
+    angle = np.arange(length)[:, None] / 10_000 ** (np.arange(0, dim, 2) / dim)
+    return np.stack([np.sin(angle), np.cos(angle)], -1).reshape(length, dim).astype(np.float32)
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    """Layer norm without parameters."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+
+
+def forward(params, tokens, key=None, rate: float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """Logits `[b, t, vocabulary]` and the first layer's attention `[b, t, s]`."""
+    dim = params["embed"].shape[1]
+    x = params["embed"][tokens] * dim**0.5 + positions(tokens.shape[1], dim)
+    first = jnp.zeros(0)
+
+    def dropped(x, number):
+        if key is None:
+            return x
+        kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, x.shape)
+        return jnp.where(kept, x / (1 - rate), 0)
+
+    for number, layer in enumerate(params["layers"]):
+        query, keys, value = ((x @ layer[n])[:, :, None] for n in ("query", "key", "value"))
+        mixed, weights = attend(
+            query, keys, value, mask=masks.causal(), return_weights=True, implementation="reference"
+        )
+        first = weights[:, 0] if number == 0 else first
+        x = normalise(x + dropped(mixed[:, :, 0] @ layer["output"], 2 * number))
+        hidden = jax.nn.relu(x @ layer["up"]) @ layer["down"]
+        x = normalise(x + dropped(hidden, 2 * number + 1))
+    return x @ params["head"], first
+
+
+def statistics(weights: jax.Array, tokens: jax.Array, common: int) -> dict[str, jax.Array]:
+    """Entropy in nats, and the share of attention on common words over their share of the context.
+
+    Only queries with at least eight words before them count.
+    """
+    later = slice(8, None)
+    entropy = -jnp.sum(weights * jnp.log(jnp.maximum(weights, 1e-30)), -1)[:, later].mean()
+    is_common = (tokens < common)[:, None].astype(weights.dtype)
+    length = tokens.shape[1]
+    uniform = jnp.tril(jnp.ones((length, length))) / jnp.arange(1, length + 1)[:, None]
+    paid = (weights * is_common).sum(-1)[:, later].mean()
+    there = (uniform * is_common).sum(-1)[:, later].mean()
+    return {"entropy": entropy, "common": paid / there}
+
+
+def train(run: Run, config, tokens, vocabulary: int, common: int, *, layers: int, optimizer: str):
+    """Trains with each learning rate of the config, spread over devices: curves `[rates, logs]`."""
+    text = config.text_model
+    sample = windows(tokens, text.length + 1)
+    held_out = jax.vmap(sample)(jax.random.split(jax.random.key(config.seed + 1), 32))
+    chunk = max(text.steps // text.logs, 1)
+
+    def one_rate(rate):
+        start, data = jax.random.split(jax.random.key(config.seed))
+        params = init(start, vocabulary=vocabulary, dim=text.dim, layers=layers)
+        scale = jax.tree.map_with_path(
+            lambda path, _: HIDDEN_RATE if path[-1] in _FEED_FORWARD else 1.0, params
+        )
+        clip = optax.clip_by_global_norm(0.5)
+        adam = optax.scale_by_adam()
+        state = adam.init(params)
+
+        def loss(params, batch, key):
+            logits, _ = forward(params, batch[:, :-1], key, text.dropout)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]).mean()
+
+        def step(carry, number):
+            params, state = carry
+            key = jax.random.fold_in(data, number)
+            batch = jax.vmap(sample)(jax.random.split(key, text.batch_size))
+            value, grads = jax.value_and_grad(loss)(params, batch, key)
+            if optimizer == "sgd":
+                grads, _ = clip.update(grads, clip.init(params))
+                moves = jax.tree.map(lambda g, s: g * s, grads, scale)
+            else:
+                moves, state = adam.update(grads, state)
+            return (jax.tree.map(lambda p, m: p - rate * m, params, moves), state), value
+
+        def log(carry, first):
+            noted = statistics(forward(carry[0], held_out[:, :-1])[1], held_out[:, :-1], common)
+            carry, losses = jax.lax.scan(step, carry, first + jnp.arange(chunk))
+            return carry, noted | {"loss": losses.mean()}
+
+        carry, curves = jax.lax.scan(log, (params, state), chunk * jnp.arange(text.logs))
+        end = statistics(forward(carry[0], held_out[:, :-1])[1], held_out[:, :-1], common)
+        return {name: jnp.append(curve, end.get(name, curve[-1])) for name, curve in curves.items()}
+
+    rates = text.sgd_rates if optimizer == "sgd" else text.adam_rates
+    compute = partial(map_over_devices(one_rate, run.parallel), np.array(rates, np.float32))
+    return run.cached(f"text_{optimizer}_{layers}", compute)
+
+
+_FEED_FORWARD = tuple(jax.tree_util.DictKey(name) for name in ("up", "down"))
+
+
+def text(run: Run, config) -> list[Claim]:
+    """Attention on real text: entropy falls, then freezes; common words lose."""
+    settings = config.text_model
+    try:
+        words = word_tokens(english_text(settings.file), settings.vocabulary)
+        windows(words.ids, settings.length + 1)
+    except ValueError as error:
+        raise UsageError(f"text_model: {error}") from None
+    # Common words: the most frequent ones that make up half of the text.
+    common = int(np.searchsorted(np.cumsum(words.counts[:-1]) / words.counts.sum(), 0.5)) + 1
+    claims, found = [], {}
+    for optimizer in ("sgd", "adam"):
+        for layers in settings.layers:
+            run.note(f"text: {layers} layers, {optimizer}")
+            curves = train(
+                run, config, words.ids, len(words.words), common, layers=layers, optimizer=optimizer
+            )
+            found[optimizer, layers] = curves
+            entropy, share = curves["entropy"], curves["common"]
+            change = np.abs(entropy[:, -1] - entropy[:, 0])
+            quarter = -(len(entropy[0]) // 4) - 1
+            late = np.abs(entropy[:, -1] - entropy[:, quarter]) / change
+            model = f"{layers} layers, {optimizer}" if layers > 1 else f"1 layer, {optimizer}"
+            rates = settings.sgd_rates if optimizer == "sgd" else settings.adam_rates
+            shown = ", ".join(f"{rate:g}: {e:.2f}" for rate, e in zip(rates, entropy[:, -1]))  # noqa: B905
+            claims += [
+                claim_of(f"T1-{optimizer}-{layers}", f"text, {model}: attention of layer 0 gets "
+                         "sparser: entropy at the end minus at the start, worst rate", 0.0,
+                         float((entropy[:, -1] - entropy[:, 0]).max()), "<", None,
+                         where="fig. 7", note=f"final entropies {shown}"),
+                claim_of(f"T2-{optimizer}-{layers}", f"text, {model}: then it freezes: change over "
+                         "the last quarter / whole change, median over rates", 0.25,
+                         float(np.median(late)), "<=", where="fig. 7",
+                         because="a steady change would have a quarter"),
+                claim_of(f"T3-{optimizer}-{layers}", f"text, {model}: higher rates end sparser: "
+                         "largest step of the final entropy as the rate grows", 0.0,
+                         float(np.diff(entropy[:, -1]).max()), "<=", None, where="fig. 10"),
+                claim_of(f"T4-{optimizer}-{layers}", f"text, {model}: common words lose attention: "
+                         "share paid / share of the context, end over start, worst rate", 1.0,
+                         float((share[:, -1] / share[:, 0]).max()), "<", None,
+                         where="theorem 2 on text",
+                         note=f"the {common} most frequent words are common"),
+            ]  # fmt: skip
+    figures.text_curves(run, found, settings)
+    return claims

@@ -1,1 +1,0 @@
-"""The studies of experiments/softmax_as_rnn.py."""

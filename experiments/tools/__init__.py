@@ -1,0 +1,1 @@
+"""Tools around the experiments: the docs that are generated, estimates, tunings, measurements."""

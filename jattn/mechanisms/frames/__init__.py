@@ -1,0 +1,1 @@
+"""Frames: what mixers of a kind are built from, whatever their family."""

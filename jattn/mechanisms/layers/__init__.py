@@ -1,0 +1,1 @@
+"""Layers that mechanisms share around their cores."""

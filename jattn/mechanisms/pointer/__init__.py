@@ -1,0 +1,1 @@
+"""Pointers: attention's logits as an output."""

@@ -1,0 +1,1 @@
+"""Pools: any number of tokens into a fixed number."""
