@@ -117,14 +117,13 @@ def read_gguf(path: str | Path) -> GGUF:
         ...
         ValueError: /nowhere/model.gguf: expected a GGUF file, found none
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a GGUF file, found none")
     try:
         gguf: Any = importlib.import_module("gguf")
     except ImportError as error:
         raise ImportError("gguf is not installed: pip install 'jattn[lm]'") from error
-
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a GGUF file, found none")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _check_structure(data)

@@ -95,7 +95,7 @@ class Parallel:
         """The devices and how they are used, in words.
 
         Example:
-            >>> Parallel().described()
+            >>> Parallel(mesh={"data": 1}).described()
             '1 cpu device(s) in 1 process(es), strategy jit, model 1'
         """
         devices = jax.devices() if self.planner is None else self.planner.devices

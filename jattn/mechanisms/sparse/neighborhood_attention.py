@@ -81,7 +81,7 @@ def neighborhood_attention(
         arXiv 2504.16922, arXiv 2403.04690.
 
     Example:
-        >>> x = np.ones((1, 12, 2, 4), np.float32)
+        >>> x = jnp.ones((1, 12, 2, 4))
         >>> neighborhood_attention(x, x, x, shape=(3, 4), window=3).shape
         (1, 12, 2, 4)
     """
