@@ -362,7 +362,7 @@ class Llama(nnx.Module):
 
         def read(cache, query, key, value):
             cache = cache.append(key[:, 0], value[:, 0])
-            return attend(query, cache.key, cache.value, mask=cache.filled), cache
+            return attend(query, cache.key, cache.value, mask=cache.filled()), cache
 
         x, state = self._through_caches(tokens[:, None], state, positions, read)
         return read_out(self.config, self.arrays(), x[:, 0]), state

@@ -78,3 +78,23 @@ def test_tokens_beyond_the_room_are_refused_where_that_can_be_said():
         SOFTMAX.step(params, X[:, 0], state)
     with pytest.raises(ValueError, match="x: expected at most the state's 5 tokens, got 6"):
         prefill(SOFTMAX, params, X, SOFTMAX.init_state(params, B, T - 1))
+
+
+def test_a_window_keeps_no_more_than_it_sees():
+    params = jax.jit(ROTARY.init)(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(2), (B, 11, M))
+    assert ROTARY.init_state is not None
+    assert ROTARY.step is not None
+    state = ROTARY.init_state(params, B, 10_000)
+    assert state.key.shape == (B, 3, H, M // H)
+    # A room of fewer tokens than the window is no ring: what does not fit is refused.
+    assert ROTARY.init_state(params, B, 2).key.shape[1] == 2
+
+    def step(state, token):
+        y, state = ROTARY.step(params, token, state)
+        return state, y
+
+    state, read = jax.lax.scan(step, state, jnp.moveaxis(x, 1, 0))
+    whole = ROTARY.apply(params, x)
+    np.testing.assert_allclose(jnp.moveaxis(read, 0, 1), whole, atol=2e-5)
+    assert int(state.position) == 11

@@ -147,17 +147,20 @@ def attention_mixer(
 
         x = jax.ShapeDtypeStruct((batch_size, 1, dim), dtype)
         key, value = jax.eval_shape(cached, params, x)
-        return key_value_cache(key, value, max_length)
+        room = max_length if window is None else min(max_length, window)
+        return key_value_cache(key, value, room)
+
+    def is_ring(state):
+        """Whether the cache keeps the tokens of the window alone."""
+        return state.key.shape[1] == window
 
     def step(parts, params, x, state):
         positions = jnp.broadcast_to(state.position, (x.shape[0], 1))
         x = x[:, None]
         query, key, value = to_cache(parts, params, x, x, positions)
-        state = state.append(key[:, 0], value[:, 0])
-        newest, mask = state.position - 1, state.filled
-        index = jnp.arange(mask.shape[-1])
-        if window is not None:
-            mask &= index > newest - window
+        ring = is_ring(state)
+        state = state.append(key[:, 0], value[:, 0], ring)
+        newest, mask, index = state.position - 1, state.filled(ring), state.tokens(ring)
         visible = mask.sum(-1)
         key, value = state.key.astype(x.dtype), state.value.astype(x.dtype)
         relative, both = (newest - index)[None, None], (newest[None, None], index[None])
@@ -174,7 +177,7 @@ def attention_mixer(
         visible = lambda: count_visible_keys(mask, x.shape[1], x.shape[1])
         context = AttentionContext(x, mask, visible, None)
         y = finish(parts, params, query, from_cache(params, key, None), value, context)
-        return y, state.fill(key, value, length)
+        return y, state.fill(key, value, length, is_ring(state))
 
     return framed_parts(
         f"{name} with rotary positions" if rotary and not self_only else name,

@@ -155,7 +155,7 @@ def _of_streams(plain: Mixer, dim: int, heads: int, causal: bool, rotary: bool) 
         query, key = (jnp.broadcast_to(a, (len(x), *a.shape[1:])) for a in (query, key))
         state = state.append(key[:, 0], value[:, 0])
         cached = (state.key.astype(x.dtype), state.value.astype(x.dtype))
-        out = attend(query.astype(x.dtype), *cached, mask=state.filled)
+        out = attend(query.astype(x.dtype), *cached, mask=state.filled())
         return parts.output(params, merge_heads(out), x[:, None])[:, 0], state
 
     return plain._replace(

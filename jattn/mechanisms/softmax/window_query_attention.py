@@ -253,7 +253,7 @@ def _mixer(
         query, key, value = heads_of(parts, params, u, x[:, None])
         cache = state.cache.append(key[:, 0], value[:, 0])
         out = attend(
-            query, cache.key.astype(x.dtype), cache.value.astype(x.dtype), mask=cache.filled
+            query, cache.key.astype(x.dtype), cache.value.astype(x.dtype), mask=cache.filled()
         )
         y = parts.output(params, merge_heads(out), u)[:, 0]
         return y, WindowState(cache, window[:, 1:])
