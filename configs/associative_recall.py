@@ -24,6 +24,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 1200}, "size": {"vocabulary": 160, "overwriting.dim": 40}}
 MAY_BE_ZERO = ("short_convolution", "warm_up")  # other sizes are at least 1
 FOUR = ("softmax_attention", "linear_attention", "hedgehog", "delta_rule")
 

@@ -14,6 +14,16 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {
+    "horizon": {
+        "order.steps": 1300,
+        "trees.steps": 900,
+        "transition.steps": 350,
+        "pattern_swap.steps": 270,
+    },
+    "size": {"order.dim": 48, "transition.dim": 48},
+}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -19,6 +19,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 600}, "size": {"dim": 48}}
 FORMER = ("images", "sinks", "study")  # fields of earlier versions; runs that have them go on
 TASKS = ("text", "recall", "copy", "induction")
 EIGHT = (

@@ -16,6 +16,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 1500}, "size": {"head_dim": 3}}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -23,6 +23,11 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {
+    "horizon": {"teacher.steps": 900, "distillation.steps": 900, "fine_tuning.steps": 300},
+    "size": {"vocabulary": 160},
+}
 MAY_BE_ZERO = ("short_convolution",)  # other sizes are at least 1
 
 

@@ -22,6 +22,16 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {
+    "horizon": {
+        "steps.isotropic": 7500,
+        "steps.heads": 7500,
+        "steps.length": 4500,
+        "steps.trajectory": 2250,
+    },
+    "size": {"length": 50, "test_lengths": (10, 20, 50, 60, 80, 100)},
+}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

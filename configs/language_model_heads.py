@@ -17,6 +17,9 @@ Presets (time on 2 CPU cores):
 import ml_collections
 
 PRESETS = ("small", "full")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"lists": 12, "sequences": 3}, "size": {"period": 64}}
+SCALE = "SmolLM2 of 135 million parameters, where the papers' models are larger"
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -18,6 +18,9 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"decoder.steps": 900}, "size": {"calibration.length": 32}}
+SCALE = "SmolLM2 of 135 million parameters, where the papers' models are larger"
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -17,6 +17,9 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"readers.steps": 900, "forget.steps": 450}, "size": {"readers.dim": 48}}
+SCALE = "models of one or two layers trained here, where the papers tune language models"
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

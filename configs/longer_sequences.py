@@ -14,6 +14,11 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {
+    "horizon": {"needle.steps": 1200, "period.steps": 1200, "softplus.steps": 600},
+    "size": {"needle.dim": 30, "period.dim": 48},
+}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -23,6 +23,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 600, "deep.length": 4500}, "size": {"dim": 24}}
 MAY_BE_ZERO = ("short_convolution",)  # other sizes are at least 1
 SMALL = "softmax_attention:rotary=True,retention,titans_memory:depth=1,yaad:depth=1"
 MORE = (

@@ -16,6 +16,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"trials_a_phase": 15}, "size": {"dims": (24, 48, 96, 192)}}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -24,6 +24,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"sample_sizes": (64, 128, 256, 512, 1024, 1536)}, "size": {"key_count": 10}}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -18,6 +18,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 150, "ode.time": 1000.0}, "size": {"length": 160}}
 MAY_BE_ZERO = ("num_common",)  # other sizes are at least 1
 
 

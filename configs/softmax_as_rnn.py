@@ -23,6 +23,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 450, "decay_steps": 450}, "size": {"dim": 24}}
 MAY_BE_ZERO = ("decay_steps", "short_convolution", "warm_up")  # other sizes are at least 1
 L2 = "gated_softmax_no_gate_L2norm_nodivS_noclamp"
 EIGHT = (

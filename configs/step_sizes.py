@@ -21,6 +21,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 2250}, "size": {"hidden": 48}}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -24,6 +24,8 @@ import ml_collections
 from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"stream.length": 96}, "size": {"task.dim": 10}}
 
 
 def get_config(preset: str = "small") -> ml_collections.ConfigDict:

@@ -1,24 +1,35 @@
 """Runs the registered experiments and builds one gallery of their claims and figures.
 
     python -m experiments.reproduce [--only=NAME,...] [--preset=small] [--workdir=runs]
+    python -m experiments.reproduce --verify [--only=NAME,...]
+    python -m experiments.reproduce --export=codecheck|ro-crate [--only=NAME,...]
 
 Each experiment runs in its own process and in its own folder under the workdir; started again, it
 goes on where it stopped. The gallery is WORKDIR/index.html. Exit status: 0 if all claims of all
 experiments hold, 3 if all finished but a claim does not, else that of the first that failed;
 130 or 143 if stopped by SIGINT (Ctrl-C) or SIGTERM, which the experiment is told, so that it saves.
+
+--verify runs each once more with other seeds, with a longer horizon, and with one size changed, in
+WORKDIR/verify, and prints each verdict that changed; exit status 3 if one went from yes to no, or
+back, without its interval saying so. --export runs nothing: it writes the manifest of the finished
+runs in the workdir, codecheck.yml or ro-crate-metadata.json.
 """
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
+from experiments import manifests, verification
 from experiments.flags import Parser, some_of
 from jattn.pretrained import smollm2
 from jattn.training import UsageError, write_gallery
 from jattn.training.configs import load_module
+from jattn.training.files import write_atomically
+from jattn.training.gallery import read_claims
 from jattn.training.stores import Folder, folder_of, told
 
 # Experiments whose presets `small` and `full` together reproduce their papers.
@@ -78,16 +89,9 @@ def reproduce(names: Sequence[str], preset: str, workdir: Folder) -> int:
     statuses, runs = [], {}
     with _passing_on() as passed_on:
         for name in names:
-            folder = workdir / (name if preset == "small" else f"{name}-{preset}")
-            command = [
-                sys.executable,
-                "-m",
-                f"experiments.{name}",
-                f"--config={name}:{preset}",
-                f"--workdir={folder}",
-            ]
+            folder = folder_for(workdir, name, preset)
             print(f"== {name} ({preset})", flush=True)
-            statuses.append(passed_on.run(command))
+            statuses.append(passed_on.run(command_of(name, preset, folder)))
             if (folder / "claims.json").exists():
                 runs[name] = folder
             if passed_on.number or statuses[-1] in STOPPED:  # it has said how to go on
@@ -99,6 +103,63 @@ def reproduce(names: Sequence[str], preset: str, workdir: Folder) -> int:
         return 128 + passed_on.number
     broken = [status for status in statuses if status not in (ALL_HOLD, CLAIM_FAILS)]
     return broken[0] if broken else max(statuses, default=ALL_HOLD)
+
+
+def verify(names: Sequence[str], preset: str, workdir: Folder) -> int:
+    """Runs experiments and their variants, and prints the verdicts that changed.
+
+    Args:
+        names: experiments, of REGISTERED.
+        preset: preset of each one's config.
+        workdir: folder of the runs; variants are in `verify/NAME-VARIANT` of it, and what changed
+            in `verify/changes.json`.
+
+    Returns:
+        The exit status: 3 if a verdict flipped without its interval saying so.
+    """
+    found, compared = [], 0
+    with _passing_on() as passed_on:
+        for name in names:
+            folders = {"": folder_for(workdir, name, preset)} | {
+                variant: folder_for(workdir / "verify", f"{name}-{variant}", preset)
+                for variant in verification.VARIANTS
+            }
+            for variant, folder in folders.items():
+                print(f"== {name} ({preset}{', other ' if variant else ''}{variant})", flush=True)
+                changed = verification.fields(name, preset, variant) if variant else {}
+                status = passed_on.run(command_of(name, preset, folder, changed))
+                if passed_on.number:
+                    return 128 + passed_on.number
+                if status not in (ALL_HOLD, CLAIM_FAILS):
+                    return status
+            before = read_claims(folders.pop(""))
+            for variant, folder in folders.items():
+                after = read_claims(folder)
+                found += verification.changes(name, variant, before, after)
+                compared += len({c["id"] for c in before} & {c["id"] for c in after})
+    verification.print_changes(found, compared)
+    text = json.dumps([change._asdict() for change in found], indent=2) + "\n"
+    write_atomically(workdir / "verify" / "changes.json", text.encode())
+    return ALL_HOLD if all(change.said for change in found) else CLAIM_FAILS
+
+
+def folder_for(workdir: Folder, name: str, preset: str) -> Folder:
+    """Where an experiment runs."""
+    return workdir / (name if preset == "small" else f"{name}-{preset}")
+
+
+def command_of(
+    name: str, preset: str, folder: Folder, fields: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The command line of an experiment, with other values of some fields."""
+    return [
+        sys.executable,
+        "-m",
+        f"experiments.{name}",
+        f"--config={name}:{preset}",
+        f"--workdir={folder}",
+        *(f"--config.{field}={value}" for field, value in (fields or {}).items()),
+    ]
 
 
 class _PassingOn:
@@ -140,6 +201,15 @@ def _passing_on() -> Iterator[_PassingOn]:
             signal.signal(kind, handler)
 
 
+def _export(form: str, names: Sequence[str], preset: str, workdir: Folder) -> int:
+    folders = {name: folder_for(workdir, name, preset) for name in names}
+    runs = {name: f for name, f in folders.items() if (f / "claims.json").exists()}
+    if not runs:
+        raise UsageError(f"--export: expected finished runs of preset {preset}, none in {workdir}")
+    print(f"manifest: {manifests.export(form, workdir, runs)}, of {len(runs)} runs")
+    return ALL_HOLD
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; see the module's docstring."""
     text = f"{__doc__}\nExperiments: {', '.join(REGISTERED)}."
@@ -153,6 +223,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--preset", default="small", help="of each experiment: small, full or paper"
     )
     parser.add_argument("--workdir", default="runs", help="folder of the runs and the gallery")
+    parser.add_argument(
+        "--verify", action="store_true", help="other seeds, horizon and size: which verdicts change"
+    )
+    parser.add_argument(
+        "--export", choices=manifests.FORMATS, help="write the manifest of what has run"
+    )
     chosen = parser.parse_args(argv)
     left_out = ()
     if chosen.only is None:
@@ -166,12 +242,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             )
     if not chosen.workdir:
         parser.error("--workdir: expected a folder, got none")
-    if left_out:
+    if chosen.export and chosen.verify:
+        parser.error("--export: expected no --verify beside it; it writes about what has run")
+    if left_out and not chosen.export:
         print(f"left out without the trained model (make lm): {', '.join(left_out)}")
     try:
         workdir = folder_of(chosen.workdir)
         with told(workdir):
-            status = reproduce(chosen.only, chosen.preset, workdir)
+            if chosen.export:
+                status = _export(chosen.export, chosen.only, chosen.preset, workdir)
+            else:
+                work = verify if chosen.verify else reproduce
+                status = work(chosen.only, chosen.preset, workdir)
     except UsageError as error:
         parser.error(str(error))
     sys.exit(status)

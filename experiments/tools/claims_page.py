@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jattn.training.claims import summary, upgraded
+from jattn.training.verdicts import FAILS, HOLDS, INCONCLUSIVE
+
 PAGE = Path(__file__).parents[2] / "docs" / "language_model.md"
 INTRODUCTION = """# The language model under the lens: what came of the claims
 
@@ -20,6 +23,7 @@ from the runs' `claims.json`, of SmolLM2-135M on 2 CPU cores. A model of this si
 what one fifty times as large shows: then the table says so. "Own threshold" says why the number
 that is expected is ours where a paper gives none.
 """
+MARKS = {HOLDS: "yes", FAILS: "**no**", INCONCLUSIVE: "open"}
 HEADER = "| claim | statement | source | expected | measured | holds |\n|---|---|---|---|---|---|\n"
 
 
@@ -41,6 +45,7 @@ def sections(text: str) -> dict[str, str]:
 def table(claims: Sequence[dict[str, Any]]) -> str:
     """The body of a section."""
     rows = []
+    claims = [upgraded(claim) for claim in claims]
     for claim in claims:
         cells = (
             f"`{claim['id']}`",
@@ -49,11 +54,10 @@ def table(claims: Sequence[dict[str, Any]]) -> str:
             f"{claim['relation']} {_shown(claim['predicted'])}"
             + (f" ± {_shown(claim['tolerance'])}" if claim["tolerance"] else ""),
             _shown(claim["measured"]),
-            "yes" if claim["holds"] else "**no**",
+            MARKS[claim["verdict"]],
         )
         rows.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |\n")
-    count = sum(claim["holds"] for claim in claims)
-    return f"\n{count} of {len(claims)} claims hold.\n\n{HEADER}{''.join(rows)}\n"
+    return f"\n{summary(claims)}.\n\n{HEADER}{''.join(rows)}\n"
 
 
 def page(found: dict[str, str]) -> str:

@@ -9,8 +9,8 @@ from jattn.training import cli
 from jattn.training.claims import Claim, Paper
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
 from jattn.training.fit import FitResult, fit
+from jattn.training.gallery import write_gallery
 from jattn.training.parallel import Parallel, map_over_devices, parallel_config
-from jattn.training.report import write_gallery
 from jattn.training.run import Run
 from jattn.training.studies import run_studies
 from jattn.training.sweep import sweep

@@ -34,6 +34,7 @@ from jattn.training.parallel import start_distributed
 from jattn.training.report import write_report
 from jattn.training.run import Run
 from jattn.training.stores import folder_of, told
+from jattn.training.studies import completed
 
 HOLDS, BAD_INPUT, FAILS, NOT_FINITE = 0, 2, 3, 4
 
@@ -123,9 +124,9 @@ def _execute(
         _stopping(run, stopped_by),
     ):
         run.profile_steps = values.profile
-        claims = run_experiment(config, run)
+        claims = completed(run, run_experiment(config, run), list(run.figures))
         if run.provenance is not None:  # this process writes
-            run.provenance.close(run.goodput.shares())
+            run.provenance.close(run.goodput.shares(), run.flops)
             report = write_report(run, claims, _description(run_experiment))
             entries = [claim.entry() for claim in claims]
             write_atomically(
@@ -134,7 +135,7 @@ def _execute(
             print_claims(claims)
             print(f"report:  {report}\nclaims:  {run.workdir / 'claims.json'}")
             print(run.goodput)
-            print(summary([claim.holds for claim in claims]))
+            print(summary(claims))
     return HOLDS if all(claim.holds for claim in claims) else FAILS
 
 

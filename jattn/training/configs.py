@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,9 @@ from ml_collections import config_flags
 
 from jattn.training.config_checks import check_flags, check_values, leaves, near
 from jattn.training.errors import UsageError
+from jattn.training.scale import scale_of
+
+PAPER = "paper"  # the preset with the paper's own sizes
 
 
 def split(spec: str, name: str) -> tuple[str, str | None]:
@@ -119,6 +122,21 @@ def presets_text(module: ModuleType) -> str:
 def former_fields(name: str) -> tuple[str, ...]:
     """The fields that the config of an experiment had in earlier versions: its `FORMER`, if any."""
     return getattr(_packaged(name), "FORMER", ())
+
+
+def scale(name: str, config: Mapping[str, Any], other_studies: Iterable[str] = ()) -> str:
+    """How the sizes of a run compare with those of preset `paper`, or the module's `SCALE`.
+
+    Args:
+        name: the experiment's name.
+        config: its settings, nested dicts.
+        other_studies: fields named like these are left out.
+    """
+    module = _packaged(name)
+    if module is None:
+        return ""
+    paper = module.get_config(PAPER).to_dict() if PAPER in module.PRESETS else None
+    return getattr(module, "SCALE", "") or scale_of(config, paper, other_studies)
 
 
 def _packaged(name: str) -> ModuleType | None:

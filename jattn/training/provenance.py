@@ -39,11 +39,12 @@ class Provenance:
             self.sessions.append(entry)
             self._write()
 
-    def close(self, goodput: dict[str, float]) -> None:
-        """Notes how long this time has worked, and the shares of what it did."""
+    def close(self, goodput: dict[str, float], flops: float = 0.0) -> None:
+        """Notes how long this time has worked, what of, and the operations of its training."""
         if self._open:
             shares = {kind: round(share, 3) for kind, share in goodput.items()}
             self.sessions[-1]["goodput"] = shares
+            self.sessions[-1]["flops"] = flops
             self.sessions[-1]["seconds"] = round(time.monotonic() - self._began, 1)
             self._write()
         self._open = False

@@ -1,25 +1,25 @@
-"""The report of a run, one self-contained page, and the gallery of several runs."""
+"""The report of a run, one self-contained page."""
 
 import base64
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from jattn.training.claims import Claim, expectation, show, summary
+from jattn.training.claims import SHOWN, Claim, expectation, show, summary
 from jattn.training.files import write_atomically
 from jattn.training.provenance import read
 from jattn.training.run import Run
-from jattn.training.stores import Folder, folder_of, scheme_of
+from jattn.training.stores import Folder
+from jattn.training.verdicts import HOLDS
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #222; --page: #fff; --quiet: #5c5c5c; --line: #ddd;
-        --block: #f4f4f4; --yes: #116329; --no: #a40e26; --link: #0b57a4; }
+        --block: #f4f4f4; --yes: #116329; --no: #a40e26; --open: #7a4b00; --link: #0b57a4; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e4e4e4; --page: #16181b; --quiet: #a5a5a5; --line: #3a3d42; --block: #22252a;
-          --yes: #6fd08c; --no: #ff8a8a; --link: #8ab8ff; }
+          --yes: #6fd08c; --no: #ff8a8a; --open: #f0c060; --link: #8ab8ff; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
        max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
@@ -29,6 +29,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.7rem 0.4rem 0;
          border-bottom: 1px solid var(--line); }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .yes { color: var(--yes); font-weight: bold; } .no { color: var(--no); font-weight: bold; }
+.open { color: var(--open); font-weight: bold; }
 .quiet { color: var(--quiet); font-size: 0.9em; }
 figure { margin: 2rem 0; }
 figure img { max-width: 100%; height: auto; background: #fff; }
@@ -43,7 +44,7 @@ pre { background: var(--block); padding: 0.8rem; overflow-x: auto; font-size: 0.
   table.claims td[data-name]::before { content: attr(data-name) " "; color: var(--quiet); }
 }
 """
-_ARXIV = re.compile(r"(?P<prefix>arXiv[: ]?\s?)(?P<id>\d{4}\.\d{4,5})")
+ARXIV = re.compile(r"(?P<prefix>arXiv[: ]?\s?)(?P<id>\d{4}\.\d{4,5})")
 
 
 def write_report(run: Run, claims: Sequence[Claim], description: str = "") -> Folder:
@@ -58,75 +59,26 @@ def write_report(run: Run, claims: Sequence[Claim], description: str = "") -> Fo
         The file. It needs no other: figures are inside it.
     """
     figures = "".join(
-        f'<figure><img alt="{escape(name)}" src="{_data_uri(_figure(run.workdir, name))}">'
-        f"<figcaption>{_linked(caption)}</figcaption></figure>"
+        f'<figure id="{figure_anchor(name)}"><img alt="{escape(name)}" '
+        f'src="{data_uri(figure_of(run.workdir, name))}">'
+        f"<figcaption>{linked(caption)}</figcaption></figure>"
         for name, caption in run.figures.items()
     )
     rows = "".join(_claim_row(claim) for claim in claims)
     captions = json.dumps(run.figures, indent=2) + "\n"
-    write_atomically(_captions(run.workdir), captions.encode())  # for the gallery
+    write_atomically(captions_of(run.workdir), captions.encode())  # for the gallery
     body = (
         f"<h1>{escape(run.name)}</h1>{_paragraphs(description)}"
-        f"<h2>Claims</h2><p>{_verdict([claim.holds for claim in claims])}</p>"
-        '<table class="claims"><thead><tr><th>holds</th><th>claim</th><th>statement</th>'
-        f"<th>expected</th><th>measured</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<h2>Claims</h2><p>{counted(claims)}</p>"
+        '<table class="claims"><thead><tr><th>verdict</th><th>claim</th><th>statement</th>'
+        f"<th>kind</th><th>expected</th><th>measured</th></tr></thead><tbody>{rows}</tbody></table>"
         f"<h2>Figures</h2>{figures or '<p>None.</p>'}"
         f"{_origin(run)}"
         f"<h2>Config</h2><pre>{escape(json.dumps(run.config, indent=2))}</pre>"
     )
     path = run.workdir / "report.html"
-    write_atomically(path, _page(run.name, body))
+    write_atomically(path, page(run.name, body))
     return path
-
-
-def write_gallery(path: str | os.PathLike, runs: Mapping[str, str | os.PathLike]) -> None:
-    """Writes a page that shows several finished runs: what holds, and the first figure of each.
-
-    The first is the one that the experiment saved first, with its caption.
-
-    Args:
-        path: the page, e.g. `"runs/index.html"`. It links to the runs' reports relatively.
-        runs: workdirs by title. One without `claims.json` is shown as not finished.
-    """
-    path = folder_of(path)
-    sections = []
-    for title, workdir in runs.items():
-        workdir = folder_of(workdir)
-        try:
-            claims: list[dict[str, Any]] = json.loads((workdir / "claims.json").read_text())
-        except (OSError, ValueError) as error:
-            why = "Not finished." if isinstance(error, OSError) else "Its claims.json is damaged."
-            sections.append(f'<h2>{escape(title)}</h2><p class="no">{why}</p>')
-            continue
-        link = escape(_link(workdir / "report.html", path.parent), quote=True)
-        failing = "".join(
-            f'<li><span class="no">NO</span> {escape(claim["id"])}: '
-            f"{_linked(claim['statement'])}</li>"
-            for claim in claims
-            if not claim["holds"]
-        )
-        sections.append(
-            f'<h2><a href="{link}">{escape(title)}</a></h2>'
-            f"<p>{_verdict([claim['holds'] for claim in claims])} "
-            f'<span class="quiet">{escape(_when(workdir))}</span></p>'
-            f"{f'<ul>{failing}</ul>' if failing else ''}{_first_figure(workdir, link)}"
-        )
-    write_atomically(path, _page("Experiments", "<h1>Experiments</h1>" + "".join(sections)))
-
-
-def _first_figure(workdir: Folder, link: str) -> str:
-    try:
-        captions = json.loads(_captions(workdir).read_text())
-    except (OSError, ValueError):  # of an earlier version
-        captions = {path.stem: "" for path in sorted((workdir / "figures").glob("*.png"))}
-    for name, caption in captions.items():
-        if _figure(workdir, name).exists():
-            picture = f'<img alt="{escape(name)}" src="{_data_uri(_figure(workdir, name))}">'
-            return (
-                f'<figure><a href="{link}">{picture}</a>'
-                f"<figcaption>{_linked(caption)}</figcaption></figure>"
-            )
-    return ""
 
 
 def _origin(run: Run) -> str:
@@ -155,32 +107,50 @@ def _origin(run: Run) -> str:
     return f'<h2>Run</h2>{command}<table class="provenance"><tbody>{table}</tbody></table>'
 
 
-def _link(page: Folder, folder: Folder) -> str:
-    """A relative link, where both are local or in one store."""
-    if scheme_of(page) != scheme_of(folder):
-        return os.fspath(page)
-    return os.path.relpath(page, folder)
-
-
-def _when(workdir: Folder) -> str:
-    sessions = read(workdir)
-    return f"{sessions[-1]['started'][:10]}, {sessions[-1]['device']}" if sessions else ""
-
-
 def _claim_row(claim: Claim) -> str:
-    note = f'<br><span class="quiet">{escape(claim.remark)}</span>' if claim.remark else ""
-    verdict = '<span class="yes">yes</span>' if claim.holds else '<span class="no">NO</span>'
+    entry = claim.entry()
+    said = "; ".join(filter(None, (claim.remark or entry["note"], claim.scale)))
+    note = f'<br><span class="quiet">{escape(said)}</span>' if said else ""
+    shown = f'<br><a href="#{figure_anchor(claim.figure)}">figure</a>' if claim.figure else ""
     return (
-        f"<tr><td>{verdict}</td><td>{escape(claim.id)}</td><td>{_linked(claim.statement)}<br>"
-        f'<span class="quiet">{_linked(claim.source)}</span>{note}</td>'
+        f"<tr><td>{verdict_mark(claim.verdict)}</td><td>{escape(claim.id)}{shown}</td>"
+        f"<td>{linked(claim.statement)}<br>"
+        f'<span class="quiet">{linked(claim.source)}</span>{note}</td><td>{claim.kind}</td>'
         f'<td class="number" data-name="expected">{escape(expectation(claim))}</td>'
-        f'<td class="number" data-name="measured">{escape(show(claim.measured))}</td></tr>'
+        f'<td class="number" data-name="measured">{escape(show(claim.measured))}'
+        f"{interval_text(claim.interval)}</td></tr>"
     )
 
 
-def _verdict(holds: Sequence[bool]) -> str:
-    kind = "yes" if all(holds) else "no"
-    return f'<span class="{kind}">{summary(holds)}.</span>'
+def counted(claims: Sequence[Claim | dict[str, Any]]) -> str:
+    """How many claims hold, green where all do."""
+    verdicts = [c["verdict"] if isinstance(c, dict) else c.verdict for c in claims]
+    kind = "yes" if all(verdict == HOLDS for verdict in verdicts) else "no"
+    return f'<span class="{kind}">{summary(claims)}.</span>'
+
+
+def verdict_mark(verdict: str) -> str:
+    """A verdict as pages show it.
+
+    Example:
+        >>> verdict_mark("holds")
+        '<span class="yes">yes</span>'
+    """
+    text = SHOWN[verdict][0]
+    return f'<span class="{text.lower()}">{text}</span>'
+
+
+def interval_text(interval: Sequence[float | str] | None) -> str:
+    """An interval below a number, or nothing."""
+    if interval is None:
+        return ""
+    low, high = (show(float(end)) for end in interval)
+    return f'<br><span class="quiet">{low} to {high}</span>'
+
+
+def figure_anchor(name: str) -> str:
+    """Where in a report a figure is found."""
+    return "figure-" + escape(name, quote=True)
 
 
 def _paragraphs(text: str) -> str:
@@ -190,28 +160,32 @@ def _paragraphs(text: str) -> str:
         if part.startswith("    ") and part.split()[:2] == ["python", "-m"]:
             continue
         kind = "pre" if part.startswith("    ") else "p"
-        found.append(f"<{kind}>{_linked(part)}</{kind}>")
+        found.append(f"<{kind}>{linked(part)}</{kind}>")
     return "".join(found)
 
 
-def _linked(text: str) -> str:
+def linked(text: str) -> str:
     """Escaped text, with links to the papers that it names."""
-    return _ARXIV.sub(r'\g<prefix><a href="https://arxiv.org/abs/\g<id>">\g<id></a>', escape(text))
+    return ARXIV.sub(r'\g<prefix><a href="https://arxiv.org/abs/\g<id>">\g<id></a>', escape(text))
 
 
-def _captions(workdir: Folder) -> Folder:
+def captions_of(workdir: Folder) -> Folder:
+    """The file with the captions of a run's figures."""
     return workdir / "figures" / "captions.json"
 
 
-def _figure(workdir: Folder, name: str) -> Folder:
+def figure_of(workdir: Folder, name: str) -> Folder:
+    """The file of a run's figure."""
     return workdir / "figures" / f"{name}.png"
 
 
-def _data_uri(path: Folder) -> str:
+def data_uri(path: Folder) -> str:
+    """A picture as part of a page."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _page(title: str, body: str) -> bytes:
+def page(title: str, body: str) -> bytes:
+    """A whole page in the style of all."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

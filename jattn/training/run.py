@@ -50,6 +50,7 @@ class Run:
         interrupted: set it to ask the run to save and stop; fits then raise `Interrupted`.
         profile_steps: how many steps of the next fit to profile, to `profile/`.
         goodput: where the time goes.
+        flops: floating-point operations of the training steps made so far.
         figures: captions of the figures saved so far, by name.
         provenance: the times that worked on this run; None where another process writes.
         fits: names of the fits made so far.
@@ -69,6 +70,7 @@ class Run:
         self.interrupted = False
         self.profile_steps = 0
         self.goodput = Goodput()
+        self.flops = 0.0
         self.figures: dict[str, str] = {}
         self.fits: set[str] = set()
         # Where many processes run, all compute and one of them writes.
@@ -171,7 +173,9 @@ class Run:
             self._metrics.close()
         refused = kind is not None and issubclass(kind, UsageError)
         if self.provenance is not None:
-            self.provenance.withdraw() if refused else self.provenance.close(self.goodput.shares())
+            if refused:
+                self.provenance.withdraw()
+            self.provenance.close(self.goodput.shares(), self.flops)
         if self._is_new and refused:
             # Bad input met before anything was done: the folder is left free for the right one.
             files = stores.names_in(self.workdir)

@@ -63,8 +63,9 @@ class Speed:
         self._dispatches, self._seconds_at_peak = 0, None
         devices = layout.mesh.devices
         peak = peak_flops(devices.flat[0].device_kind)
+        self._flops = layout.flops(program, state)
         if peak is not None:
-            self._seconds_at_peak = layout.flops(program, state) / (peak * devices.size)
+            self._seconds_at_peak = self._flops / (peak * devices.size)
 
     @contextlib.contextmanager
     def of(self, start: int, stop: int) -> Iterator[int]:
@@ -82,6 +83,7 @@ class Speed:
         with jax.profiler.trace(profile) if profile else contextlib.nullcontext():
             yield stop
         seconds = (time.monotonic() - began) / (stop - start)
+        run.flops += self._flops * (stop - start)
         if profile:
             run.profile_steps = 0
             run.note(f"{self._name}: profile of steps {start} to {stop}: xprof --logdir={profile}")

@@ -18,6 +18,12 @@ KEYS = {
     "relation",
     "tolerance",
     "holds",
+    "verdict",
+    "kind",
+    "note",
+    "seeds",
+    "scale",
+    "figure",
 }
 TOY = [
     "--config.seeds=2",
@@ -53,9 +59,10 @@ def test_core_studies_write_everything_and_resume(tmp_path):
     assert run(tmp_path, "isotropic,estimators") == 3
     text = (tmp_path / "claims.json").read_text()
     claims = json.loads(text)
-    assert all(KEYS <= set(claim) <= KEYS | {"seeds", "seeds_holding"} for claim in claims)
+    assert all(KEYS <= set(claim) <= KEYS | {"seeds_holding"} for claim in claims)
     shown = {claim["id"]: claim for claim in claims}
-    assert shown["C1"]["seeds_holding"] == sum(x >= 0.99 for x in shown["C1"]["seeds"])
+    values = shown["C1"]["seeds"]["values"]
+    assert shown["C1"]["seeds_holding"] == sum(x >= 0.99 for x in values)
     ids = [claim["id"] for claim in claims]
     assert len(ids) == len(set(ids))
     assert {"C1", "C8", "C12", "C15", "C16"} <= set(ids)

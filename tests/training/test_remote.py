@@ -17,9 +17,9 @@ from jattn.training import Interrupted, Parallel, UsageError, cli, stores
 from jattn.training import lease as leases
 from jattn.training.checkpoints import Checkpoints
 from jattn.training.files import write_atomically
+from jattn.training.gallery import write_gallery
 from jattn.training.lease import Lease
 from jattn.training.mirror import Mirror
-from jattn.training.report import write_gallery
 from jattn.training.stores import folder_of
 from tests import stores as emulated
 
