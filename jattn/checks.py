@@ -80,10 +80,11 @@ def check_array(name: str, array: Any, kind: str) -> None:
         ...
         ValueError: mask: expected a bool array, got float32
     """
+    article = "an" if kind == "integer" else "a"
     if not isinstance(array, jax.Array | np.ndarray | np.generic):
-        raise ValueError(f"{name}: expected a {kind} array, got {said(array)}")
+        raise ValueError(f"{name}: expected {article} {kind} array, got {said(array)}")
     if not jnp.issubdtype(array.dtype, _KINDS[kind]):
-        raise ValueError(f"{name}: expected a {kind} array, got {array.dtype}")
+        raise ValueError(f"{name}: expected {article} {kind} array, got {array.dtype}")
 
 
 def as_floating(name: str, value: Any) -> Any:

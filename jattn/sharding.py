@@ -69,16 +69,13 @@ class Layout(NamedTuple):
         return PartitionSpec(*entries)
 
 
-def layout_of(
-    *arrays: jax.Array, heads: tuple[int, ...], kernel: bool, head_axis: int = 2
-) -> Layout | None:
+def layout_of(*arrays: jax.Array, heads: tuple[int, ...], kernel: bool) -> Layout | None:
     """The layout of an engine's arrays, or None where the program can be left to XLA.
 
     Args:
         *arrays: query, key and value, with batch entries first.
         heads: numbers of their heads.
         kernel: whether a kernel may be part of the program.
-        head_axis: which axis of the query has its heads.
     """
     shardings = [getattr(jax.typeof(x), "sharding", None) for x in arrays]
     meshes = [s.mesh for s in shardings if s is not None] + [jax.sharding.get_abstract_mesh()]
@@ -91,7 +88,7 @@ def layout_of(
     if _explicit(mesh):
         specs = [_entries(s, x.ndim) for s, x in zip(shardings, arrays, strict=True)]
         batch = next((spec[0] for spec in specs if spec[0]), ())
-        of_heads = next((spec[head_axis] for spec in specs if spec[head_axis]), ())
+        of_heads = next((spec[2] for spec in specs if spec[2]), ())
         of_heads = tuple(axis for axis in of_heads if axis not in batch)
     elif kernel:
         left = arrays[0].shape[0]

@@ -143,7 +143,7 @@ def bad_input(case: Case) -> None:
             params, x[:, :BATCH], mask=np.ones((BATCH, BATCH), bool)
         ),
         r"x: expected a floating array, got int32": lambda: run(params, x.astype(np.int32)),
-        r"positions: expected a integer array, got float32": lambda: run(
+        r"positions: expected an integer array, got float32": lambda: run(
             params, x, positions=np.zeros((BATCH, TOKENS), np.float32)
         ),
         r"params: expected those of .*, got none by the name of ": lambda: run({"output": 0.0}, x),

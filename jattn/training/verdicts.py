@@ -17,7 +17,9 @@ COVERAGE = 0.95
 Interval = tuple[float, float]
 
 
-def agrees(relation: str, predicted: Any, measured: Any, tolerance: float | int | None = None) -> bool:
+def agrees(
+    relation: str, predicted: Any, measured: Any, tolerance: float | int | None = None
+) -> bool:
     """Whether one number agrees with a prediction, with t the tolerance (None counts as 0).
 
         "~="  |measured - predicted| <= t

@@ -244,7 +244,7 @@ def test_wrong_arguments(plain_checks):
     with pytest.raises(ValueError, match="tokens: expected 0 to 22, got 23"):
         MODEL(jnp.full((1, 3), 23))
     assert np.isnan(jax.jit(MODEL)(jnp.full((1, 1), 23))).all()
-    with pytest.raises(ValueError, match="tokens: expected a integer array, got float32"):
+    with pytest.raises(ValueError, match="tokens: expected an integer array, got float32"):
         MODEL(jnp.zeros((1, 3)))
     with pytest.raises(ValueError, match=r"mask: expected shape \[b=1, t=3\], got \[1, 4\]"):
         MODEL(jnp.zeros((1, 3), int), mask=jnp.ones((1, 4), bool))
