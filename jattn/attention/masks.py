@@ -62,6 +62,7 @@ __all__ = [
     "from_array",
     "from_function",
     "neighborhood",
+    "packed",
     "padding",
     "prefix",
     "query_offset",
@@ -218,6 +219,35 @@ def segments(q_ids: QueryIds, k_ids: KeyIds | None = None) -> Mask:
         arrays.append(ids)
     q_ids, k_ids = _ranked(*arrays)
     return Segments(_as_axis(q_ids, 2), _as_axis(k_ids, 3), one_row)
+
+
+def packed(cu_seqlens: Integer[Arrays, " n1"], length: int) -> Mask:
+    """A query may attend to keys of its own sequence, of n that lie behind one another.
+
+    `jattn.recurrence.recur_packed` takes the same boundaries.
+
+    Args:
+        cu_seqlens: where sequences begin and where the last one ends, `[n + 1]`: from 0, not
+            falling. Tokens behind the last sequence see nothing, and are not seen.
+        length: number of tokens t.
+
+    Returns:
+        A `Mask`.
+
+    Raises:
+        ValueError: no integers, or not one axis.
+
+    Example:
+        >>> packed(jnp.array([0, 1, 3]), 4).dense(4, 4)[0, 0].astype(int).tolist()
+        [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+    ends = exact_integers("cu_seqlens", cu_seqlens)
+    if ends.ndim != 1:
+        raise ValueError(f"cu_seqlens: expected [n + 1] boundaries, got shape {list(ends.shape)}")
+    check_count("length", length, 0)
+    xp = np if known(ends) else jnp
+    number = xp.searchsorted(ends, xp.arange(length, dtype=xp.int32), side="right")
+    return segments(number.astype(xp.int32)[None]) & prefix(xp.asarray(ends[-1]))
 
 
 def _as_axis(ids: Any, axis: int) -> Any:

@@ -173,7 +173,8 @@ def recur(
     if erase_key is not None:
         erase_key = jnp.repeat(erase_key.astype(work_type), heads // erase_key.shape[2], axis=2)
     if decay is not None:
-        decay = decay.astype(work_type).reshape(*decay.shape[:3], -1)
+        decay = decay.astype(work_type)
+        decay = decay if decay.ndim == 4 else decay[..., None]
     if beta is not None:
         beta = beta.astype(work_type)
     if initial_state is None:

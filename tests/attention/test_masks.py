@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jattn import masks
+from jattn import attend, masks
 
 B, T, S = 2, 13, 9
 I, J = np.arange(T)[:, None], np.arange(S)[None]
@@ -120,3 +120,21 @@ def test_bool_arrays_combine_with_masks():
 def test_bad_sizes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_packed_sequences_are_sequences_apart(as_array):
+    ends, t = [0, 3, 3, 8], 10
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, t, 2, 4)) for i in range(3))
+
+    @jax.jit
+    def run(q, k, v, ends):
+        return attend(q, k, v, mask=masks.packed(ends, t) & masks.causal())
+
+    out = run(q, k, v, as_array(ends))
+    for start, end in ((0, 3), (3, 8)):
+        own = [x[:, start:end] for x in (q, k, v)]
+        np.testing.assert_allclose(out[:, start:end], attend(*own, mask=masks.causal()), atol=1e-6)
+    assert not out[:, 8:].any()
+    known = masks.packed(as_array(ends), t)
+    np.testing.assert_array_equal(known.dense(t, t)[0, 0].sum(1), [3, 3, 3, 5, 5, 5, 5, 5, 0, 0])

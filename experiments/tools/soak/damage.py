@@ -62,6 +62,7 @@ def damage(folder: Path, count: int, seed: int, tell: Callable[[str], None]) -> 
             report = report._replace(refused=report.refused + 1)
         else:
             report.problems.append(f"{done}: status {status}, {lines[-1:] or 'other results'}")
+            tell(f"problem: {report.problems[-1]}")
         report = report._replace(damages=index + 1)
         if (index + 1) % 50 == 0:
             tell(f"{index + 1} of {count} damages, {len(report.problems)} problems")
