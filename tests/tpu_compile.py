@@ -31,7 +31,7 @@ def report(**facts):
 """
 
 
-def run(script: str, timeout: int = 300) -> list[dict]:
+def run(script: str, timeout: int = 900) -> list[dict]:
     """Runs a script after the preamble; returns what it gave to `report`.
 
     A test that calls it has the mark `libtpu`: without libtpu it is skipped.

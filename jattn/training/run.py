@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jattn.training import stores
+from jattn.training.arrays import read_arrays, write_arrays
 from jattn.training.config_checks import RENAMED, leaves, numbers_of
 from jattn.training.configs import check_built, former_fields
 from jattn.training.errors import Interrupted, UsageError
@@ -270,10 +270,9 @@ class Run:
         arrays = None
         if path.exists():
             try:
-                with path.open("rb") as file, np.load(file) as stored:
-                    arrays = dict(stored)
-                    kept = json.loads(str(arrays.pop(CODE, "null")))
-            except (OSError, ValueError, zipfile.BadZipFile):
+                arrays = read_arrays(path)
+                kept = json.loads(str(arrays.pop(CODE, "null")))
+            except (OSError, ValueError):
                 self.note(f"warning: {path} is damaged; computing it again")
             else:
                 self._check_code(path, kept, now)
@@ -281,8 +280,7 @@ class Run:
             arrays = {field: np.asarray(value) for field, value in compute().items()}
             sign_of_life()
             if self.writes:
-                text = np.array(json.dumps(now))
-                write_atomically(path, lambda file: np.savez(file, **{CODE: text}, **arrays))  # type: ignore
+                write_arrays(path, {CODE: np.array(json.dumps(now)), **arrays})
         if self.interrupted:
             raise Interrupted
         return arrays
