@@ -38,7 +38,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
     config = ml_collections.ConfigDict()
     # Separated by commas, or "all"; --help lists them.
-    config.study = "isotropic,heads,length,estimators,reduced_flow,trajectory"
+    config.study = "isotropic,heads,length,estimators,reduced_flow,trajectory,superposition"
     # The problem: d coordinates, L demonstrations, label noise variance.
     config.dim = 5
     config.length = 40
@@ -48,6 +48,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     # Several responses, each over its own coordinates of task_dim.
     config.task_dim = 6
     config.tasks = ((0, 1, 2, 3), (2, 3, 4, 5))
+    config.unequal_tasks = ((0, 1, 2, 3), (4, 5))
     # Head counts: of the main run and of the runs it is compared with, and for several tasks.
     config.heads = 2
     config.compared_heads = (1, 4)
@@ -87,6 +88,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset == "full":
         config.study = "all"
         config.compared_heads = (1, 4, 8)
+        config.test_size = 200_000
         config.test_lengths = tuple(range(10, 101, 10))
         config.steps.update(
             dict(

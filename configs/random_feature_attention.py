@@ -47,6 +47,8 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         "keys_2",
         "keys_3",
         "keys_4",
+        "harm_3",
+        "harm_4",
         "corr_1",
         "corr_2",
         "corr_3",

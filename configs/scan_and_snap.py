@@ -29,7 +29,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
     # Separated by commas, or "all"; --help lists them.
-    config.study = "theory,reduced,descent,small,medium"
+    config.study = "theory,reduced,snapped,descent,small,medium"
     # Layout of the sequence classes of Syn-Small.
     config.data = ml_collections.ConfigDict(
         dict(
@@ -76,6 +76,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
             dropout=0.2,
             steps=400,
             logs=40,
+            seeds=2,
             sgd_rates=(1.0, 3.0, 5.0),
             adam_rates=(0.001, 0.003),
         )

@@ -27,13 +27,16 @@ def check(config) -> None:
         unknown = [name for name in config[field] if name not in allowed]
         if unknown:
             raise UsageError(f"{field}: expected any of {', '.join(allowed)}, got {unknown[0]!r}")
-    if not config.expansions or list(config.expansions) != sorted(set(config.expansions)):
-        raise UsageError(f"expansions: expected rising numbers, got {tuple(config.expansions)}")
+    for field in ("expansions", "mixer_expansions"):
+        numbers = tuple(config[field])
+        if not numbers or list(numbers) != sorted(set(numbers)):
+            raise UsageError(f"{field}: expected rising numbers, got {numbers}")
     if not config.learning_rates:
         raise UsageError("learning_rates: expected at least one, got none")
     task = config.task
     try:
-        associative_recall(task.vocabulary, task.length, task.pairs, power=task.power)
+        for pairs in (task.pairs, config.mixer_pairs):
+            associative_recall(task.vocabulary, task.length, pairs, power=task.power)
     except ValueError as error:
         raise UsageError(f"task.{error}") from None
     if config.features.scales[0] > 0.1 or len(config.features.scales) < 2:

@@ -1,5 +1,7 @@
 """Mixers as systems: where two forms are equal (D1 to D5), and softmax's features (D6 to D9)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,13 @@ import numpy as np
 import jattn
 from experiments.dynamical_systems import figures
 from experiments.dynamical_systems.common import claim_of
+from experiments.power_law import exponent
 from jattn.mechanisms.linear.linear_attention import linear_attention
 from jattn.mechanisms.linear.softmax_variants import taylor_exp
 from jattn.theory import dynamical_systems as dsf
 from jattn.theory import quasi_lstm
 from jattn.training import Claim, Run, sweep
+from jattn.training.claims import IDENTITY
 
 ROUNDING = 1e-5  # float32, outputs of order one
 
@@ -111,7 +115,7 @@ def equivalences(run: Run, config) -> list[Claim]:
     note = f"relative to the largest output; {sizes.length} tokens, {config.seeds} seeds, float32"
     claims = [
         claim_of(f"D1-{name}", f"as published = its mixing matrix: {text}", 0.0, worst[name],
-                 "<=", ROUNDING, where="section 3", note=note)
+                 "<=", ROUNDING, where="section 3", note=note, kind=IDENTITY)
         for name, text in words.items()
     ]  # fmt: skip
     layer = max(worst["qlstm_layer"], worst["qlstm_reversed_layer"])
@@ -119,14 +123,14 @@ def equivalences(run: Run, config) -> list[Claim]:
     return [
         *claims,
         claim_of("D2", "the quasi-LSTM layer is that system between projections", 0.0, layer,
-                 "<=", ROUNDING, where="section 5", note=note),
+                 "<=", ROUNDING, where="section 5", note=note, kind=IDENTITY),
         claim_of("D3", "the decay of S6 with rate 1 is the reversed sigmoid", 0.0,
-                 worst["reversed"], "<=", 1e-6, where="section 5"),
+                 worst["reversed"], "<=", 1e-6, where="section 5", kind=IDENTITY),
         claim_of("D4", "rows of linear attention's mixing matrix sum to 1: largest deviation", 0.0,
-                 worst["rows_linear"], "<=", ROUNDING, where="section 4"),
+                 worst["rows_linear"], "<=", ROUNDING, where="section 4", kind=IDENTITY),
         claim_of("D5", "those of normalised attention do not: smallest over normalisers of the "
                  "largest deviation", 0.1, others, ">=", where="section 4",
-                 because="a tenth is far above rounding"),
+                 because="a tenth is far above rounding", kind=IDENTITY),
     ]  # fmt: skip
 
 
@@ -169,38 +173,42 @@ def features(run: Run, config) -> list[Claim]:
     even = [i for i, order in enumerate(orders) if order % 2 == 0]
     seeds = f"median of {sizes.seeds} draws, n = {sizes.dim}, {sizes.length} tokens"
     listed = [f"{error[0, i]:.2g} (order {orders[i]})" for i in range(len(orders))][:4]
-    needed = [_needed(row, orders, sizes.dim) for row in error]
+    needed = [_needed(row, orders) for row in error]
+    predicted = [_order_for(score) for score in largest]
     small = found["same"].reshape(len(scales), -1)[0].max()
     return [
         claim_of("D6", "linear attention on Taylor features is the series cut at that order", 0.0,
                  float(small), "<=", 1e-5, where="section 3",
-                 note=f"scores x {scales[0]}, order 4"),
-        claim_of("D7", f"at scores x {scales[0]} softmax is within 1e-3 of a system of order 6",
-                 1e-3, float(error[0, orders.index(6)]), "<=", where="section 3",
-                 because="a thousandth counts as the same",
-                 note="; ".join([", ".join(listed), seeds])),
+                 note=f"scores x {scales[0]}, order 4", kind=IDENTITY),
+        claim_of("D7", "the error of order 2 grows as the third power of the scores: log-log slope "
+                 f"from scores x {scales[0]} to x {scales[1]}", 3.0,
+                 float(exponent(scales[:2], error[:2, orders.index(2)])), "~=", 0.3,
+                 where="section 3", derived=True, note="; ".join([", ".join(listed), seeds])),
         claim_of("D8", "each even order is closer than the one before: largest ratio at small "
                  "scores, down to rounding", 1.0, _largest_ratio(error[0, even]), "<",
                  where="section 3", derived=True, note=seeds),
-        claim_of("D9", "larger scores need more features: least number for an error of 0.01, "
-                 "last scale over first", 10.0, needed[-1] / needed[0], ">=",
-                 where="section 3", because="ten times as many are clearly more",
-                 note=", ".join(f"scores x {s}: {n:.3g}" for s, n in zip(scales, needed,
-                                                                         strict=True))),
+        claim_of("D9", "the order that an error of 0.01 needs is the least P with "
+                 "|s|^(P+1) / (P+1)! <= 0.01, s the largest score: largest distance over scales",
+                 0.0, float(max(abs(n - p) for n, p in zip(needed, predicted, strict=True))), "<=",
+                 2.0, where="section 3", derived=True,
+                 note=", ".join(f"scores x {s}: {n:g}, predicted {p}"
+                                for s, n, p in zip(scales, needed, predicted, strict=True))),
     ]  # fmt: skip
 
 
-def number_of_features(order: int, dim: int) -> float:
-    """`sum_{p<=order} dim^p`."""
-    return float(sum(float(dim) ** p for p in range(order + 1)))
-
-
-def _needed(errors: np.ndarray, orders: tuple[int, ...], dim: int) -> float:
-    """Features of the least order from which on the error stays below 0.01; inf if none does."""
+def _needed(errors: np.ndarray, orders: tuple[int, ...]) -> float:
+    """The least order from which on the error stays below 0.01; inf if none does."""
     for i, order in enumerate(orders):
         if (errors[i:] <= 0.01).all():
-            return number_of_features(order, dim)
+            return float(order)
     return float("inf")
+
+
+def _order_for(score: float) -> int:
+    """The least order whose remainder at this score is at most 0.01."""
+    return next(
+        order for order in range(1, 200) if score ** (order + 1) <= 0.01 * math.factorial(order + 1)
+    )
 
 
 def _largest_ratio(errors: np.ndarray) -> float:

@@ -1,6 +1,9 @@
 """A small model whose token mixer is any of the framework's systems; all else is equal.
 
-x = embed(tokens) (+ positions);   x += mixer(norm(x));   x += mlp(norm(x)) if there is one
+x = embed(tokens) (+ positions);   x += mixer(conv(norm(x)));   x += mlp(norm(x)) if there is one
+
+The convolution, causal and of four taps for each channel, stands before every mixer alike: without
+it attention needs hundreds of times as many steps to find out which token came before which.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jattn
+from jattn.mechanisms.layers.convolutions import causal_depthwise
 from jattn.mechanisms.layers.linear_maps import linear_init
 from jattn.mechanisms.layers.norms import rms_norm
 from jattn.mechanisms.linear.linear_attention import linear_attention
@@ -19,28 +23,33 @@ from jattn.tasks.associative_recall import Recall
 from jattn.theory import quasi_lstm
 from jattn.theory.dynamical_systems import normalized_attention, selective_system
 
-MLP_RATIO, EMBEDDING_STD = 4, 0.02
+MLP_RATIO, EMBEDDING_STD, TAPS = 4, 0.02, 4
+SMALLEST_STEP, LARGEST_STEP = 1e-3, 0.1  # of the state space model at initialisation
 
 
-def _softmax(query, key, value, raw):
+def _softmax(params, query, key, value, raw):
     return jattn.attend(query, key, value, mask=jattn.masks.causal())
 
 
-def _linear(query, key, value, raw):
+def _linear(params, query, key, value, raw):
     return linear_attention(query, key, value, causal=True)
 
 
 def _normalized(eta):
-    return lambda query, key, value, raw: normalized_attention(query, key, value, raw, eta=eta)
+    return lambda params, query, key, value, raw: normalized_attention(
+        query, key, value, raw, eta=eta
+    )
 
 
-def _ssd(query, key, value, raw):
-    rate = jnp.ones(query.shape[2:])  # with rate 1 the decay is the reversed sigmoid
+def _ssd(params, query, key, value, raw):
+    rate = jnp.exp(params["log_rate"]) * jnp.ones(query.shape[2:])  # one a head
     system = selective_system(raw, rate, key, query)
-    return recur(system.read, system.write, value, decay=system.decay[..., 0])
+    mixed = recur(system.read, system.write, value, decay=system.decay[..., 0])
+    return mixed + params["skip"] * value
 
 
-# Each takes queries and keys [b, t, 1, n], values [b, t, 1, d] and one number a token [b, t, 1].
+# Each takes its parameters, queries and keys [b, t, 1, n], values [b, t, 1, d] and one number a
+# token [b, t, 1].
 ATTENTION: dict[str, Callable] = {
     "softmax": _softmax,
     "linear": _linear,
@@ -80,12 +89,13 @@ def _affine(params, x):
 def init(
     key: jax.Array, spec: Spec, *, vocabulary: int, length: int, dim: int, layers: int
 ) -> dict[str, Any]:
-    """Random weights. Softmax and its kin get learned positions, state space models and RNNs none."""  # noqa: E501
+    """Random weights. Everything gets learned positions but the state space model."""
     of_tokens, of_positions, of_layers, of_output = jax.random.split(key, 4)
 
     def layer(key):
-        keys = jax.random.split(key, 6)
-        params: dict[str, Any] = {"norm": jnp.ones(dim)}
+        keys = jax.random.split(key, 8)
+        taps = linear_init(keys[6], TAPS, dim)
+        params: dict[str, Any] = {"norm": jnp.ones(dim), "convolution": taps}
         if spec.mixer in GATED:
             params["mixer"] = quasi_lstm.init(keys[0], dim)._asdict()
         else:
@@ -93,6 +103,13 @@ def init(
             params["value"] = _affine_init(keys[1], dim, dim)
             params["scalar"] = _affine_init(keys[2], dim, 1)
             params["output"] = _affine_init(keys[3], dim, dim)
+        if spec.mixer == "ssd":
+            logarithms = jnp.log(SMALLEST_STEP), jnp.log(LARGEST_STEP)
+            step = jnp.exp(
+                jax.random.uniform(keys[7], (), minval=logarithms[0], maxval=logarithms[1])
+            )
+            params["scalar"]["bias"] = jnp.log(jnp.expm1(step))[None]  # softplus of it is the step
+            params["log_rate"], params["skip"] = jnp.zeros(()), jnp.ones(dim)
         if spec.mlp:
             params["mlp_norm"] = jnp.ones(dim)
             params["mlp_in"] = _affine_init(keys[4], dim, MLP_RATIO * dim)
@@ -105,18 +122,19 @@ def init(
         "norm": jnp.ones(dim),
         "output": linear_init(of_output, dim, vocabulary),
     }
-    if spec.mixer in ATTENTION and spec.mixer != "ssd":
+    if spec.mixer != "ssd":
         params["positions"] = EMBEDDING_STD * jax.random.normal(of_positions, (length, dim))
     return params
 
 
 def _mix(params, spec, x):
+    x = causal_depthwise(x, params["convolution"])
     if spec.mixer in GATED:
         weights = quasi_lstm.Parameters(**params["mixer"])
         return quasi_lstm.apply(weights, x, reversed_gate=GATED[spec.mixer])
     query, key = jnp.split(_affine(params["query_key"], x)[:, :, None], 2, axis=-1)
     value = _affine(params["value"], x)[:, :, None]
-    mixed = ATTENTION[spec.mixer](query, key, value, _affine(params["scalar"], x))
+    mixed = ATTENTION[spec.mixer](params, query, key, value, _affine(params["scalar"], x))
     return _affine(params["output"], mixed[:, :, 0])
 
 

@@ -29,6 +29,7 @@ ALONE = {
     "anisotropic": extensions.anisotropic,
     "multitask": extensions.multitask,
     "activation": extensions.activation,
+    "superposition": extensions.superposition,
 }
 STUDIES = ON_MAIN_RUN | ALONE
 

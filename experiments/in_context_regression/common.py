@@ -46,9 +46,15 @@ def train(
     heads: int,
     steps: int,
     activation: str = "softmax",
+    clip: float = 0.0,
+    settle: bool = False,
     **problem: Any,
 ) -> Trained:
-    """Trains `config.seeds` layers on one problem; `problem` overrides the sampler's arguments."""
+    """Trains `config.seeds` layers on one problem; `problem` overrides the sampler's arguments.
+
+    Gradients are clipped to the norm `clip`, if any; `settle` lets the learning rate fall to a
+    hundredth over the last third.
+    """
     problem = problem_of(config) | problem
     dim, responses = problem["dim"], len(problem.get("tasks") or [0])
     weights = layer.activation_weights(activation, train_length=problem["length"])
@@ -58,11 +64,17 @@ def train(
         return {"key_query": key_query, "output_value": output_value}
 
     optimizers = {"adam": optax.adam, "sgd": optax.sgd}
+    rate = config.learning_rate
+    if settle:
+        rate = optax.exponential_decay(rate, steps - 2 * steps // 3, 0.01, 2 * steps // 3)
+    optimizer = optimizers[config.optimizer](rate)
+    if clip:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
     result = fit(
         partial(layer.init, heads=heads, dim=dim, responses=responses, scheme=config.init),
         lambda params, prompt: layer.squared_error(params, prompt, weights),
         linear_regression(**problem),
-        optimizers[config.optimizer](config.learning_rate),
+        optimizer,
         run=run,
         name=name,
         seeds=config.seeds,
@@ -94,7 +106,20 @@ def risks(
     lengths: Sequence[int] | None = None,
     **problem: Any,
 ) -> np.ndarray:
-    """Test risk of `predict(prompts) -> [..., b, n]` at each prompt length, `[lengths, ...]`.
+    """Test risk of `predict(prompts) -> [..., b, n]` at each prompt length, `[lengths, ...]`."""
+    return batch_risks(run, config, name, predict, lengths=lengths, **problem).mean(0)
+
+
+def batch_risks(
+    run: Run,
+    config,
+    name: str,
+    predict: Callable[[Any], jax.Array],
+    *,
+    lengths: Sequence[int] | None = None,
+    **problem: Any,
+) -> np.ndarray:
+    """As `risks`, of each batch of test prompts by itself, `[batches, lengths, ...]`.
 
     All lengths, and all predictors with the same problem, see the same prompts, cut short.
     """
@@ -117,25 +142,92 @@ def risks(
 
     def compute():
         with run.progress(f"testing {name}", batches) as advance:
-            step, total = jax.jit(one_batch), 0.0
+            step, each = jax.jit(one_batch), []
             for index in range(batches):
-                total = total + np.asarray(step(index), np.float64)
+                each.append(np.asarray(step(index), np.float64))
                 advance(1)
-        return {"risk": total / batches}
+        return {"risk": np.stack(each)}
 
-    return run.cached(f"risk_{name}", compute)["risk"]
+    return run.cached(f"batch_risk_{name}", compute)["risk"]
 
 
 def layer_risks(run, config, name, trained: Trained, *, activation="softmax", **options):
     """Test risk of trained layers, `[lengths, seeds]`."""
+    predict = predictor(config, trained, activation, **options)
+    return risks(run, config, name, predict, **options)
+
+
+def predictor(config, trained: Trained, activation="softmax", **options):
+    """`prompts -> [seeds, b, n]` of trained layers."""
     length = options.get("length", config.length)
     weights = layer.activation_weights(activation, train_length=length)
-    params = trained.params
+    return lambda prompts: jax.vmap(lambda p: layer.predict(p, prompts, weights))(trained.params)
 
-    def predict(prompts):
-        return jax.vmap(lambda p: layer.predict(p, prompts, weights))(params)
 
-    return risks(run, config, name, predict, **options)
+class Paired(NamedTuple):
+    """Risks of trained layers, by the distance to an estimator on the same prompts."""
+
+    risk: np.ndarray  # [seeds]
+    error: np.ndarray  # [seeds], of one standard deviation
+
+
+def paired_risks(
+    run: Run,
+    config,
+    name: str,
+    trained: Trained,
+    estimator: Callable[[Any], jax.Array],
+    closed_form: float,
+    *,
+    activation: str = "softmax",
+    **options: Any,
+) -> Paired:
+    """The closed form of an estimator's risk plus what a layer loses to it, prompt by prompt.
+
+    The noise that prompts bring to both cancels: the standard error is a fraction of a risk's own.
+
+    Args:
+        run, config, name, trained: of the layers.
+        estimator: one prompt to its prediction `[n]`, or to those of several `[k, n]`, each of the
+            same risk: a layer is compared with the nearest.
+        closed_form: that risk.
+        activation: of the layers.
+        options: of the problem, as `risks` takes them; one length.
+    """
+    predict = predictor(config, trained, activation, **options)
+    layers = batch_risks(run, config, name, predict, **options)[:, -1]
+    each = jax.vmap(estimator, out_axes=-2)
+    ideal = batch_risks(run, config, f"{name}_estimator", each, **options)[:, -1]
+    return paired(layers, ideal, closed_form)
+
+
+def paired(layers: np.ndarray, ideal: np.ndarray, closed_form: float) -> Paired:
+    """As `paired_risks`, of risks by batch `[batches, seeds]` and `[batches]` or `[batches, k]`."""
+    excess = layers[:, :, None] - ideal.reshape(len(ideal), 1, -1)
+    nearest = excess.std(0).argmin(-1)
+    excess = excess[:, np.arange(layers.shape[1]), nearest]
+    deviation = excess.std(0, ddof=1) if len(excess) > 1 else np.zeros(excess.shape[1])
+    return Paired(closed_form + excess.mean(0), deviation / len(excess) ** 0.5)
+
+
+def risk_claim(
+    id, statement, predicted, found: Paired, *, tolerance=0.003, chosen=None, note="", **source
+) -> Claim:
+    """A claim on a risk; no tolerance is below three standard errors."""
+    error = float(np.median(found.error))
+    told = f"paired with the estimator, standard error {error:.2g}"
+    return claim_of(
+        id,
+        statement,
+        predicted,
+        found.risk,
+        "~=",
+        max(tolerance, 3 * error),
+        chosen=chosen,
+        derived=True,
+        note="; ".join(filter(None, (told, note))),
+        **source,
+    )
 
 
 def problem_of(config) -> dict[str, Any]:
@@ -152,18 +244,19 @@ def median(values: np.ndarray, chosen: np.ndarray) -> tuple[float, str]:
 
 
 def claim_of(
-    id, statement, predicted, values, relation, tolerance, *, chosen=None, why="", **source
+    id, statement, predicted, values, relation, tolerance, *, chosen=None, why="", note="", **source
 ) -> Claim:
     """A claim about the median over seeds (those chosen), or about one number.
 
     `why` explains, in the tables, a claim that does not hold; `source` is that of `Paper.source`.
     """
-    note, seeds = "", None
+    seeds, of_seeds = None, ""
     measured = values
     if np.ndim(values):
         chosen = np.ones(len(values), bool) if chosen is None else chosen
-        measured, note = median(values, chosen)
+        measured, of_seeds = median(values, chosen)
         seeds = np.asarray(values)[chosen]
+    note = "; ".join(filter(None, (of_seeds, note)))
     claim = PAPER.claim(
         id, statement, predicted, measured, relation, tolerance, note=note, seeds=seeds, **source
     )

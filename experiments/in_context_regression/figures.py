@@ -293,8 +293,27 @@ def risk_by_task_heads(run, risk, chosen, predicted) -> None:
     run.save_figure(
         figure,
         "risk_by_task_heads",
-        "Two tasks: risk by number of heads. Grey: each seed; blue: median of those with both "
-        "signs for each task; bar: closed form.",
+        "Risk by number of heads for several tasks. Grey: each seed; blue: median of those that "
+        "arrived; bar: closed form of enough heads.",
+    )
+
+
+def superposition(run, times, curves, tasks: int) -> None:
+    """Excess risk of the reduced model over time, by number of heads."""
+    figure, axes = panels(1, 1, width=4.2, height=3.0)
+    for color, (count, excess) in zip(COLORS, curves.items(), strict=False):
+        axes[0, 0].loglog(times, excess.T, color=color, linewidth=0.8)
+        law = -2 / 3 if count == 2 * tasks else -1 / 2
+        guide = np.median(excess[:, -1]) * (times / times[-1]) ** law
+        late = times >= 1e2
+        axes[0, 0].loglog(times[late], guide[late], ":", color="black")
+        axes[0, 0].plot([], [], color=color, label=f"{count} heads, t^{law:.2f}")
+    label(axes[0, 0], "time", "excess risk")
+    run.save_figure(
+        figure,
+        "superposition",
+        f"{tasks} tasks: the excess risk of the reduced model along gradient flow. A pair of heads "
+        "for each task loses it as t^(-2/3), heads in superposition as t^(-1/2) (dotted).",
     )
 
 

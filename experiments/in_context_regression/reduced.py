@@ -11,7 +11,7 @@ from experiments.in_context_regression import figures
 from experiments.in_context_regression.common import TEST_SEED, claim_of, problem_of, risks
 from experiments.power_law import exponent
 from jattn.tasks.linear_regression import linear_regression
-from jattn.theory import icl, icl_estimators, icl_flow, icl_measures
+from jattn.theory import icl, icl_estimators, icl_exact, icl_flow, icl_measures
 from jattn.training import Claim, Run, fit
 
 
@@ -54,14 +54,18 @@ def estimators(run: Run, config) -> list[Claim]:
             "<=",
             None,
             where="fig. 2.5",
+            kind="identity",
+            note="of two estimators, on draws of prompts; no layer takes part",
         ),
         claim_of(
             "C16",
             "two heads approach the debiased step as omega -> 0: log-log slope of their distance",
-            1.0,
+            2.0,
             slope,
-            ">=",
-            None,
+            "~=",
+            0.1,
+            derived=True,
+            note="first orders cancel between heads of opposite signs",
         ),
     ]
 
@@ -94,17 +98,18 @@ def reduced_flow(run: Run, config) -> list[Claim]:
     claims = []
     for count in counts:
         chance = 1 - 2.0 ** (1 - count)
-        claims.append(
+        testable = chance * (1 - chance) * starts >= 0.5  # else no start is expected to differ
+        claims += [
             claim_of(
                 f"C18-signs-{count}",
                 f"reduced flow, {count} heads, {starts} random starts: fraction with both signs",
                 chance,
                 float(stored[f"both_{count}"].mean()),
                 "~=",
-                max(2 * (chance * (1 - chance) / starts) ** 0.5, 0.02),
+                2 * (chance * (1 - chance) / starts) ** 0.5,
                 derived=True,
             )
-        )
+        ][: int(testable)]
         mu, omega = stored[f"mu_{count}"], stored[f"omega_{count}"]
         positive, negative = int((mu[-1] > 0).sum()), int((mu[-1] < 0).sum())
         law = icl_flow.late_output(times, positive, negative, **problem)
@@ -165,12 +170,12 @@ def trajectory(run: Run, config) -> list[Claim]:
 
     def compute():
         paths = [
-            icl_flow.reduced_flow(omega[0, seed], mu[0, seed], times, **problem)
+            icl_exact.exact_reduced_flow(omega[0, seed], mu[0, seed], times, **problem)
             for seed in range(seeds)
         ]
         return {
-            "omega": np.stack([path.omega for path in paths], 1),
-            "mu": np.stack([path.mu for path in paths], 1),
+            "omega": np.stack([path[0] for path in paths], 1),
+            "mu": np.stack([path[1] for path in paths], 1),
         }
 
     flow = run.cached("flow_both_signs", compute)
@@ -179,12 +184,13 @@ def trajectory(run: Run, config) -> list[Claim]:
     return [
         claim_of(
             "flow",
-            "SGD on the reduced model follows the flow: |difference of effective steps| averaged "
-            "over training (both signs at the end; L = 40 against a large-L form)",
+            "SGD on the reduced model follows the flow of the risk at this length: |difference of "
+            "effective steps| averaged over training (both signs at the end)",
             0.0,
             np.abs(step - ideal).mean(0),
             "<=",
-            0.05,
+            0.02,
+            derived=True,
             chosen=icl_measures.has_both_signs(mu[-1]),
         )
     ]

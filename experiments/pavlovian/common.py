@@ -1,5 +1,8 @@
 """What the studies share: claims, seeds as cells of a sweep, memories of random pairs."""
 
+import re
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +10,19 @@ import numpy as np
 from jattn.tasks.conditioning import sphere
 from jattn.theory.hebbian_memory import condition, recall
 from jattn.training import Claim, Paper
+from jattn.training.claims import IDENTITY
 
 PAPER = Paper("arXiv 2508.08289", "Transformers through Pavlovian conditioning")
-claim_of = PAPER.claim
+# True of the code whatever conditioning says: algebra of the rules, bounds that cannot be missed.
+IDENTITIES = re.compile(
+    r"P1|P4-floor-.*|P4-rotation|P6-.*|P11-.*|P1[5-9](-.*)?|P20-second.*|S[1-5](-.*)?"
+)
+
+
+def claim_of(id: str, *values: Any, **source: Any) -> Claim:
+    """A claim on this paper, of its kind."""
+    kind = {"kind": IDENTITY} if IDENTITIES.fullmatch(id) else {}
+    return PAPER.claim(id, *values, **(kind | source))
 
 
 def near(id, statement, predicted, measured, share, **source) -> Claim:

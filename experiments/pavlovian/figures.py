@@ -100,29 +100,26 @@ def capacity(run, dims, grids, worst, measured, epsilon) -> None:
                     "and nears the average case (linear) as d_k grows.")  # fmt: skip
 
 
-def failures(run, rates, p, bound) -> None:
-    """Network error over depth, by redundant heads."""
-    figure, axes = panels(1, 2, width=3.6)
-    layers = sorted({depth for _, depth in rates})
-    heads = sorted({count for count, _ in rates})
-    for color, count in zip(COLORS, heads, strict=False):
-        axes[0, 0].loglog(layers, [rates[count, depth] for depth in layers], "o", color=color,
-                          label=f"{count} head{'s' if count > 1 else ''}")  # fmt: skip
-        law = theory.network_failure(p, heads=count, layers=np.array(layers))
-        top = theory.network_failure(bound, heads=count, layers=np.array(layers))
-        axes[0, 0].loglog(layers, law, color=color)
-        axes[0, 0].loglog(layers, top, color=color, linestyle="--", linewidth=0.8)
-    for color, depth in zip(COLORS, (1, 4, 16), strict=False):
-        axes[0, 1].semilogy(heads, [rates[count, depth] for count in heads], "o", color=color,
-                            label=f"{depth} layer{'s' if depth > 1 else ''}")  # fmt: skip
-        law = [theory.network_failure(p, heads=count, layers=depth) for count in heads]
-        axes[0, 1].semilogy(heads, law, color=color)
-    axes[0, 1].set_xticks(heads)
-    label(axes[0, 0], "layers", "network error")
-    label(axes[0, 1], "redundant heads", "network error")
-    run.save_figure(figure, "failures", "Errors grow with depth in proportion and fall with heads "
-                    "exponentially. Lines: 1 - (1 - p^H)^L with the measured p; dashed: the "
-                    "paper's bound for p.")  # fmt: skip
+def failures(run, one, together, heads: int) -> None:
+    """How often heads fail, alone and all together, by what they share."""
+    figure, axes = panels(1, 1, width=4.4, height=3.0)
+    names = list(one)
+    for color, values, what in (
+        (COLORS[0], {name: one[name] for name in names}, "one head"),
+        (COLORS[1], together, f"all {heads} heads"),
+        (COLORS[2], {name: one[name] ** heads for name in names}, f"one head's to the {heads}rd"),
+    ):
+        for place, name in enumerate(names):
+            shown = np.full(len(values[name]), place)
+            axes[0, 0].semilogy(shown, values[name], "o", ms=3, alpha=0.6, color=color,
+                                label=what if place == 0 else None)  # fmt: skip
+    said = [name.replace("shared_", "shared, d = ").replace("own", "stimuli of their own")
+            for name in names]  # fmt: skip
+    axes[0, 0].set_xticks(range(len(names)), said)
+    label(axes[0, 0], "", "failure rate")
+    run.save_figure(figure, "failures", "Heads that project the same stimuli fail more often than "
+                    "heads with stimuli of their own, and more often together than if they failed "
+                    "independently. Dots are blocks of networks.")  # fmt: skip
 
 
 def chains(run, curves) -> None:

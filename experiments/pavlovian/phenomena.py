@@ -77,6 +77,10 @@ def protocols(run: Run, config) -> list[Claim]:
                  where="acquisition", derived=True),
         claim_of("P15-hebb", "acquisition by Hebb's rule is alpha t, without bound", 0.0,
                  gap(acquired["hebb"], alpha * t), "<=", 1e-6, where="acquisition", derived=True),
+        claim_of("P15-bcm", "acquisition by the BCM rule stops: its threshold catches up, and "
+                 "alpha (tau - 1) (1 - (1 - 1/tau)^t) is all it comes to", 0.0,
+                 gap(acquired["bcm"], alpha * (config.tau - 1) * (1 - (1 - 1 / config.tau) ** t)),
+                 "<=", 1e-6, where="acquisition", derived=True),
         claim_of("P16", "extinction by the delta rule is V (1 - alpha)^t", 0.0,
                  gap(faded["delta"], learned[-1] * (1 - alpha) ** t), "<=", 1e-6,
                  where="extinction", derived=True),

@@ -184,10 +184,11 @@ def interval(values: np.ndarray) -> tuple[float, str]:
     return mean, f"{count} seeds, 95 % interval {mean - half:.3g} to {mean + half:.3g}"
 
 
-def ratio_claim(id, statement, predicted, above, below, relation, **source) -> Claim:
+def ratio_claim(id, statement, predicted, above, below, relation, *, remark="", **source) -> Claim:
     """A claim about the ratio of two mean errors, each `[seeds]`, on the same data."""
     each = above / below
     note = f"{np.mean(above):.3g} / {np.mean(below):.3g}; "
     note += f"{len(each)} seeds, {each.min():.3g} to {each.max():.3g}"
+    note = "; ".join(filter(None, (note, remark)))
     ratio = float(np.mean(above) / np.mean(below))
-    return PAPER.claim(id, statement, predicted, ratio, relation, note=note, **source)
+    return PAPER.claim(id, statement, predicted, ratio, relation, note=note, seeds=each, **source)

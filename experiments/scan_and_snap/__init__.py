@@ -15,6 +15,7 @@ from jattn.training import Claim, Run, run_studies
 STUDIES = {
     "theory": theory.closed_forms,
     "reduced": theory.reduced,
+    "snapped": theory.snapped,
     "descent": theory.population_descent,
     "small": training.small,
     "medium": training.medium,

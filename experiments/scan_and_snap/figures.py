@@ -72,6 +72,68 @@ def attention_growth(run, config) -> None:
     )
 
 
+def growth_drift(run, growth, drift, ratios) -> None:
+    """What full descent leaves of the growth law, over how far attention grew."""
+    figure, axes = panels(1, 1, width=3.8, height=3.0)
+    axis = axes[0, 0]
+    axis.loglog(growth, drift, "o", color=COLORS[0])
+    for x, y, ratio in zip(growth, drift, ratios, strict=True):
+        axis.annotate(f"{ratio:g}", (x, y), textcoords="offset points", xytext=(6, -4), fontsize=8)
+    guide = np.array([min(growth), max(growth)])
+    axis.loglog(guide, drift[0] * (guide / growth[0]) ** 2, ":", color="black", label="square")
+    label(axis, "ln chi", "|1 - r / (r0 chi)|")
+    run.save_figure(
+        figure,
+        "growth_drift",
+        "Full gradient descent on Syn-Small, at t = 700: how far theorem 3 is off, for eta_y / "
+        "eta_z as written. The decoder remembers earlier attention, so the gap is a square.",
+    )
+
+
+def snapped(run, times, constant, rates) -> None:
+    """Theorem 4's constant along the reduced dynamics."""
+    figure, axes = panels(1, 1, width=3.8, height=3.0)
+    for color, rate, values in zip(COLORS, rates, constant, strict=False):
+        axes[0, 0].semilogx(times, values, color=color, label=f"eta_z = {rate:g}")
+    axes[0, 0].set_ylim(0, 1.3 * constant.max())
+    label(axes[0, 0], "time", "(exp(-4 z) - 1) / (4 Gamma)")
+    run.save_figure(
+        figure,
+        "snapped",
+        "Reduced dynamics with one common token: what theorem 4 takes for a constant, 1 / C0, from "
+        "scan to snap.",
+    )
+
+
+def growth_of_runs(run, chi, rates) -> None:
+    """Growth of the leading token in trained runs (paper: figure 3)."""
+    figure, axes = panels(1, 1, width=3.8, height=3.0)
+    for color, rate, values in zip(COLORS, rates, chi, strict=False):
+        axes[0, 0].plot(values, color=color, label=f"eta_y = {rate:g}")
+    label(axes[0, 0], "step", "chi of the leading token")
+    run.save_figure(
+        figure,
+        "growth_of_runs",
+        "Growth of attention to the most frequent distinct token over the rarest, relative to the "
+        "start, in runs of SGD with eta_z = 1: a slower decoder lets it grow for longer.",
+    )
+
+
+def recall_over_threshold(run, curves, thresholds, tokens: int) -> None:
+    """Share of distinct tokens above a threshold of attention (paper: figures 11 and 12)."""
+    figure, axes = panels(1, 1, width=3.8, height=3.0)
+    for color, (name, values) in zip(COLORS, curves.items(), strict=False):
+        axes[0, 0].semilogx(thresholds, values, color=color, label=name)
+    axes[0, 0].axvline(1 / tokens, color="black", linestyle=":", linewidth=0.8)
+    label(axes[0, 0], "threshold", "share of distinct tokens above it")
+    run.save_figure(
+        figure,
+        "recall_over_threshold",
+        "Which share of a class's distinct tokens keeps more attention than a threshold, at the "
+        "end; dotted: 1 / M.",
+    )
+
+
 def attention_over_time(run, paths, classes, titles, optimizer: str, steps: int) -> None:
     """Attention of each class over training (paper: figures 4 and 5)."""
     shown = classes.num_common + classes.num_distinct * len(classes.labels)
@@ -123,9 +185,9 @@ def text_curves(run, found, settings) -> None:
     figure, axes = panels(2, len(found), width=3.0, sharex=True)
     for column, ((optimizer, layers), curves) in enumerate(found.items()):
         rates = settings.sgd_rates if optimizer == "sgd" else settings.adam_rates
-        steps = np.linspace(0, settings.steps, curves["entropy"].shape[1])
+        steps = np.linspace(0, settings.steps, curves["entropy"].shape[-1])
         for color, rate, entropy, share in zip(
-            COLORS, rates, curves["entropy"], curves["common"], strict=False
+            COLORS, rates, curves["entropy"].mean(0), curves["common"].mean(0), strict=False
         ):
             axes[0, column].plot(steps, entropy, color=color, label=f"rate {rate:g}")
             axes[1, column].plot(steps, share, color=color)

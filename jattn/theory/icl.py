@@ -5,7 +5,8 @@ reduces to one number per head in each circuit, `KQ_h ~ omega_h I` and `OV_h ~ m
 
     yhat(omega, mu) = sum_h mu_h < y, softmax(omega_h X x_q) >.
 
-Statements marked (derived) are not in the paper; tests check them against Monte Carlo.
+Statements marked (derived) are not in the paper; tests check them against Monte Carlo. What holds
+at finite L, by quadrature, is in `icl_exact`, several tasks' dynamics are in `icl_multitask`.
 
 Reference: arXiv 2503.12734.
 """
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
+
+from jattn.theory.icl_exact import exact_reduced_risk as exact_reduced_risk
 
 
 def approximate_risk(

@@ -25,6 +25,19 @@ def debiased_gradient_descent(prompt: Prompt, eta: float | Float[Array, ""]) -> 
     return eta * jnp.mean(y * ((prompt.inputs - prompt.inputs.mean(0)) @ prompt.query))
 
 
+def preconditioned_descent(prompt: Prompt, gain: Float[Array, "n d d"]) -> Float[Array, " n"]:
+    """The debiased step with a matrix for each response: `(1/L) sum_l y_ln (x_l - mean) G_n x_q`.
+
+    Example:
+        >>> prompt = Prompt(jnp.eye(2), jnp.ones((2, 1)), jnp.ones(2), jnp.zeros(1))
+        >>> preconditioned_descent(prompt, jnp.eye(2)[None]).tolist()
+        [0.0]
+    """
+    centred = prompt.inputs - prompt.inputs.mean(0)
+    products = jnp.einsum("ld,nde,e->ln", centred, gain, prompt.query)
+    return jnp.mean(prompt.responses * products, axis=0)
+
+
 def ridge(prompt: Prompt, penalty: float | Float[Array, ""]) -> Float[Array, ""]:
     """`x_q^T (X^T X + penalty I)^-1 X^T y`; Bayes for beta ~ N(0, I/d) at `penalty = d s2`."""
     x, y = prompt.inputs, prompt.responses[:, 0]

@@ -24,6 +24,21 @@ def noise_power(pairs, *, d_k):
     return (pairs - 1) / d_k
 
 
+def shared_noise_power(pairs, *, d_k, d_model):
+    """Mean power of the interference in a head that projects stimuli of d_model dimensions.
+
+        (n - 1) (1 / d_k + 1 / d_model)
+
+    for stimuli uniform on the sphere and Gaussian projections of variance 1 / d_k: what the stimuli
+    have in common, all heads of a model have. Derived here.
+
+    Example:
+        >>> round(shared_noise_power(20, d_k=64, d_model=64), 3)
+        0.594
+    """
+    return (pairs - 1) * (1 / d_k + 1 / d_model)
+
+
 def noise_spread(pairs, *, d_k, d_v):
     """Standard deviation of |noise|^2 over its mean, exactly. (derived)
 

@@ -19,7 +19,9 @@ TOY = [
     "--config.dim=8",
     "--config.steps=4",
     "--config.batch_size=8",
+    "--config.mixer_steps=4",
     "--config.expansions=(2,4)",
+    "--config.mixer_expansions=(2,4)",
     "--config.task.test_size=16",
 ]
 
@@ -42,8 +44,9 @@ def test_equivalences_hold(tmp_path):
 def test_recall_states_its_claims(tmp_path):
     assert run(tmp_path, "--config.study=recall", "--config.with_mlp=('linear',)") in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
-    assert {"D10", "D11"} == {claim["id"] for claim in claims}
-    for name in ("recall_over_steps", "recall_by_mixer"):
+    mixed = {f"{id}-{n}" for id in ("D11", "D12-linear", "D12-softmax") for n in (2, 4)}
+    assert mixed | {"D10"} == {claim["id"] for claim in claims}
+    for name in ("recall_over_steps_4", "recall_by_mixer_8", "recall_over_state_8"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
@@ -59,8 +62,10 @@ def test_every_claim_is_stated_and_the_training_set_may_be_finite(tmp_path):
     assert run(tmp_path, "--config.study=recall", *extra) in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())
     ids = {claim["id"] for claim in claims}
-    blocks = {"D12-linear", "D12-softmax", "D12-linear-mlp", "D12-softmax-mlp", "D12-ssd"}
-    assert ids == {"D10", "D11", "D13", "D14"} | blocks
+    several = ("D11", "D12-linear", "D12-softmax", "D12-ssd", "D14")
+    blocks = {f"{id}-{n}" for id in several for n in (2, 4)}
+    blocks |= {f"{id}-4-mlp" for id in ("D11", "D12-linear", "D12-softmax")}
+    assert ids == {"D10", "D13"} | blocks
 
 
 @pytest.mark.parametrize("mixer", model.MIXERS)
@@ -70,7 +75,7 @@ def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
     params = jax.jit(lambda key: model.init(key, spec, **sizes))(jax.random.key(0))
     config: Any = get_config()
     config.task.update(dict(vocabulary=20, length=8, pairs=2, test_size=3))
-    _, batch = recall.sampler(config)
+    _, batch = recall.sampler(config, 2)
     moved = batch._replace(tokens=batch.tokens.at[:, -1].set(5))  # later than the first query
     logits = jax.jit(model.logits, static_argnums=1)
     before, after = (
@@ -81,7 +86,7 @@ def test_models_are_causal_and_differ_in_the_mixer_only(mixer):
     scalars = jax.tree.leaves(grads["layers"][0].get("scalar", {}))
     used = any(bool(np.abs(leaf).max() > 0) for leaf in scalars)
     assert used == (mixer in ("exp", "softplus", "sigmoid", "ssd"))
-    assert ("positions" in params) == (mixer in ("softmax", "linear", "exp", "softplus", "sigmoid"))
+    assert ("positions" in params) == (mixer != "ssd")
 
 
 @pytest.mark.parametrize(

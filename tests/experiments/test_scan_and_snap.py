@@ -28,7 +28,7 @@ def test_every_claim_is_stated(tmp_path):
     config.update({"seeds": 2, "medium_seeds": 2, "medium_num_last": (1, 3)})
     with Run.open(tmp_path, config, name="toy") as run:
         ids = {claim.id.split("-")[0] for claim in run_experiment(config, run)}
-    assert {f"S{n}" for n in range(1, 17)} == ids
+    assert {f"S{n}" for n in range(1, 18)} == ids
 
 
 def test_sweeps_agree_over_strategies(tmp_path):

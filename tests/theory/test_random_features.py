@@ -12,6 +12,8 @@ import jattn
 from jattn.attention.normalizers import Normalizer
 from jattn.tasks.random_feature_targets import (
     directions,
+    harmonic,
+    harmonic_share,
     quadratic_variance,
     sphere_tokens,
     target,
@@ -182,6 +184,8 @@ def test_targets_are_what_their_names_say(tokens):
     mixed = (0.7 * along**2 + 0.3 * score**2) / quadratic_variance(DIM) ** 0.5
     expected = {
         "keys_3": along**3,
+        "harm_3": along**3 - 3 * along / (DIM + 2),
+        "harm_4": along**4 - 6 * along**2 / (DIM + 4) + 3 / ((DIM + 2) * (DIM + 4)),
         "corr_2": score**2 * along,
         "corr_only_4": score**4,
         "mix_0.3": mixed,
@@ -192,6 +196,18 @@ def test_targets_are_what_their_names_say(tokens):
         np.testing.assert_allclose(got, each.mean(1), atol=1e-5, err_msg=name)
     same = target("turned_2_0")(tokens, drawn, mask)
     np.testing.assert_allclose(same, target("corr_2")(tokens, drawn, mask), atol=1e-6)
+
+
+def test_harmonics_are_what_lower_degrees_do_not_explain():
+    t = sphere_tokens(jax.random.key(9), 200_000, 1, 8).keys[:, 0, 0]
+    lower = np.stack([np.ones_like(t), t, t**2, t**3], -1)
+    for degree, basis in ((3, lower[:, :3]), (4, lower)):
+        own = np.asarray(harmonic(t, degree, 8))
+        overlap = np.corrcoef(np.column_stack([own, basis[:, 1:]]).T)[0, 1:]
+        assert np.abs(overlap).max() < 0.02
+        assert abs(own.mean()) < 3 * own.std() / len(own) ** 0.5
+    share = float(jnp.var(harmonic(t, 4, 8)) / jnp.var(t**4))
+    assert share == pytest.approx(harmonic_share(8), abs=0.01)
 
 
 def test_sampler_moments():
