@@ -15,7 +15,7 @@ from jattn.training import Run, UsageError, cli
 TOY = [
     "--config.parallel.mesh.data=1",
     "--config.features.seeds=4",
-    "--config.features.scales=(0.1,3.0)",
+    "--config.features.scales=(0.1,0.3,3.0)",
     "--config.dim=8",
     "--config.steps=4",
     "--config.batch_size=8",
