@@ -24,6 +24,7 @@ from tests.adapters import (
     dynamical_systems,
     interventions,
     language_model_losses,
+    language_model_systems,
     linear_and_memory,
     linear_feature_maps,
     linear_regression_forms,
@@ -62,6 +63,7 @@ ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **dynamical_systems.ADAPTERS,
     **interventions.ADAPTERS,
     **language_model_losses.ADAPTERS,
+    **language_model_systems.ADAPTERS,
     **linear_and_memory.ADAPTERS,
     **linear_feature_maps.ADAPTERS,
     **linear_regression_forms.ADAPTERS,
@@ -118,6 +120,10 @@ def errors(case: Case, outputs: Mapping[str, Any]) -> dict[str, tuple[float, flo
         if isinstance(got, Mapping):
             for inner, value in got.items():
                 compare(f"{name}.{inner}", value, expected[inner])
+            return
+        if np.iscomplexobj(expected):
+            compare(f"{name}.real", np.real(got), np.real(expected))
+            compare(f"{name}.imag", np.imag(got), np.imag(expected))
             return
         got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
         if got.shape != expected.shape:

@@ -18,7 +18,7 @@ LAYERS = (
     ("jattn.zoo",),
     ("jattn.pretrained",),
     ("jattn.testing", "jattn.tasks", "jattn.nn", "jattn.training"),
-    ("jattn.theory", "jattn.lens"),
+    ("jattn.theory", "jattn.systems", "jattn.lens"),
     ("configs",),
     ("experiments",),
 )

@@ -1,0 +1,1 @@
+"""Algorithms of systems around a model, as pure functions: judges, filters, scores."""
