@@ -61,7 +61,7 @@ def test_hysteresis(beliefs):
         )
         ends = np.flatnonzero(np.diff(held)) + 1
         assert len(ends) > 3
-        assert np.diff([0, *ends]).min() >= dwell
+        assert np.diff(np.append(0, ends)).min() >= dwell
     constant = jnp.tile(beliefs[:1], (9, 1))
     assert (attention_states.hysteresis(constant) == best[0]).all()
     # A protected state is left at a break, and at no other time.
