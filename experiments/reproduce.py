@@ -59,6 +59,7 @@ REGISTERED = (
     "affine_attention",
     "hierarchical_text",
     "factor_graph",
+    "directed_connectivity",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

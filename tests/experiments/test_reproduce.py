@@ -20,6 +20,7 @@ NOTEBOOKS = {
     "bakeoff": "swap_the_attention",
     "curvature": "swap_the_attention",
     "deconstructed_attention": "swap_the_attention",
+    "directed_connectivity": "swap_the_attention",
     "factor_graph": "linear_attention",
     "hedgehog_conversion": "linear_attention",
     "hierarchical_text": "swap_the_attention",
