@@ -60,6 +60,8 @@ REGISTERED = (
     "hierarchical_text",
     "factor_graph",
     "directed_connectivity",
+    "agnosia",
+    "attention_states",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

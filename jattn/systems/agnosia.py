@@ -46,8 +46,8 @@ class Rates(NamedTuple):
 
 
 def predictions(
-    scores: Float[Array, "items options"], options: Int[Array, " items"] | int
-) -> Int[Array, " items"]:
+    scores: Float[Array, "*items options"], options: Int[Array, "*items"] | int
+) -> Int[Array, "*items"]:
     """The option with the highest score, the first of them where there are several.
 
     Args:

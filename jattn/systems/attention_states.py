@@ -15,13 +15,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.checks import check_count, check_number, check_shape
+from jattn.tasks.behaviour_stream import STATES
 
-STATES = ("focused", "drifting", "hyperfocused", "fatigued")
 PATTERNS = ("chunk", "stimulation", "verification", "landmarks", "workspace")
 # Chunks: 0 review, 1 micro, 2 paragraph, 3 section. Verification: 0 deferred, 1 at a break, 2 soon.
 # Landmarks: 0 hidden, 1 compact, 2 expanded. Workspace: 0 closed, 1 open.
 CHUNK, VERIFICATION, LANDMARKS, WORKSPACE = (2, 1, 3, 0), (1, 2, 0, 0), (1, 2, 0, 2), (0, 1, 0, 1)
-DRIFTING, HYPERFOCUSED, FATIGUED = 1, 2, 3
+DRIFTING, HYPERFOCUSED, FATIGUED = map(STATES.index, ("drifting", "hyperfocused", "fatigued"))
 
 
 def hysteresis(

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jattn.checks import check_choice, check_count, check_shape
 
-ASPECTS = ("existence", "colour", "size", "count", "position", "relation")
-EXISTENCE, COLOUR, SIZE, COUNT, POSITION, RELATION = range(6)
+ASPECTS = ("existence", "colour", "size", "count", "position", "relation", "shape")
+EXISTENCE, COLOUR, SIZE, COUNT, POSITION, RELATION, SHAPE = range(7)
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 RELATIONS = ("left", "right", "above", "below")
 ABSENT, BINDING, PRESENT = 0, 1, 2
@@ -65,10 +65,10 @@ def answer(
 
     Args:
         scene: objects.
-        aspect: index in `ASPECTS`. Existence: 1 if anything matches. Count: of what matches. Colour
-            and size: of the one match. Position: its quadrant, `2 (row >= side / 2) + (column >=
-            side / 2)`. Relation: of the one match to the one match of the second pair: 0 left,
-            1 right, 2 above, 3 below, by the axis along which they are further apart.
+        aspect: index in `ASPECTS`. Existence: 1 if anything matches. Count: of what matches.
+            Colour, size and shape: of the one match. Position: its quadrant, `2 (row >= side / 2) +
+            (column >= side / 2)`. Relation: of the one match to the one match of the second pair:
+            0 left, 1 right, 2 above, 3 below, by the axis along which they are further apart.
         shape, colour: what is asked about; -1 = any.
         shape2, colour2: for relations, -1 otherwise.
         side: of the grid.
@@ -104,8 +104,10 @@ def answer(
     related = alone & (second.sum(1) == 1) & (jnp.abs(right) != jnp.abs(down))
     present = number > 0
     always = jnp.ones_like(present)
-    choices = jnp.stack([present.astype(int), one[:, 1], one[:, 2], number, quadrant, relation], 1)
-    valids = jnp.stack([always, alone, alone, always, alone, related], 1)
+    choices = jnp.stack(
+        [present.astype(int), one[:, 1], one[:, 2], number, quadrant, relation, one[:, 0]], 1
+    )
+    valids = jnp.stack([always, alone, alone, always, alone, related, alone], 1)
     pick = lambda table: jnp.take_along_axis(table, aspect[:, None], axis=1)[:, 0]
     valid = pick(valids)
     open_ = jnp.full_like(shape, -1)
@@ -114,6 +116,52 @@ def answer(
     return Answer(
         jnp.where(valid, pick(choices), -1), valid, jnp.where(aspect == EXISTENCE, kind, -1)
     )
+
+
+def ask(
+    key: jax.Array, scene: Int[Array, "n k 5"], aspect: int, *, coarse: bool = False
+) -> Int[Array, "n 4"]:
+    """Draws one question about each scene: shape, colour, shape2, colour2.
+
+    Colour is asked by shape and shape by colour; size, position and relation by both; a count is of
+    all objects; existence is half of the time of an object that is there, else of the shape of one
+    and the colour of another.
+
+    Args:
+        key: of the draw.
+        scene: objects.
+        aspect: index in `ASPECTS`.
+        coarse: ask for the existence of any shape instead, whatever its colour.
+
+    Example:
+        >>> scene = jnp.array([[[0, 1, 0, 0, 0]]])
+        >>> ask(jax.random.key(0), scene, COLOUR).tolist()
+        [[0, -1, -1, -1]]
+    """
+    check_choice("aspect", aspect, tuple(range(len(ASPECTS))))
+    of_one, of_other, of_kind, of_shape = jax.random.split(key, 4)
+    n = scene.shape[0]
+    there = jnp.where(scene[..., 0] >= 0, 0.0, -jnp.inf)
+    pick = lambda key: jnp.take_along_axis(
+        scene, jax.random.categorical(key, there)[:, None, None], axis=1
+    )[:, 0]
+    one, other = pick(of_one), pick(of_other)
+    any_ = jnp.full(n, -1)
+    shape, colour = one[:, 0], one[:, 1]
+    if aspect == EXISTENCE and coarse:
+        other_shape = jax.random.randint(of_shape, (n,), 0, 4)
+        half = jax.random.bernoulli(of_kind, shape=(n,))
+        return jnp.stack([jnp.where(half, shape, other_shape), any_, any_, any_], 1)
+    if aspect == EXISTENCE:
+        half = jax.random.bernoulli(of_kind, shape=(n,))
+        return jnp.stack([shape, jnp.where(half, colour, other[:, 1]), any_, any_], 1)
+    columns = {
+        COUNT: [any_, any_, any_, any_],
+        COLOUR: [shape, any_, any_, any_],
+        SHAPE: [any_, colour, any_, any_],
+        RELATION: [shape, colour, other[:, 0], other[:, 1]],
+    }
+    return jnp.stack(columns.get(aspect, [shape, colour, any_, any_]), 1)
 
 
 def draw_scenes(

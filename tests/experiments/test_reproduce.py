@@ -15,8 +15,10 @@ from experiments.reproduce import REGISTERED, main
 # Where an experiment's notebook has another name than its own.
 NOTEBOOKS = {
     "affine_attention": "swap_the_attention",
+    "agnosia": "swap_the_attention",
     "associative_recall": "linear_attention",
     "attention_sinks": "swap_the_attention",
+    "attention_states": "swap_the_attention",
     "bakeoff": "swap_the_attention",
     "curvature": "swap_the_attention",
     "deconstructed_attention": "swap_the_attention",
