@@ -13,7 +13,7 @@ what the interface does.
 The settings, presets and expected times are in configs/attention_states.py.
 """
 
-from experiments.attention_states.learned import learned
+from experiments.attention_states.classifiers import learned
 from experiments.attention_states.policy import policy
 from jattn.training import Claim, Run, UsageError, run_studies
 

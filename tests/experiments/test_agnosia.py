@@ -77,9 +77,7 @@ def test_pairs_that_are_held_out():
     seen = held_out(4)
     assert (~seen).sum(0).tolist() == (~seen).sum(1).tolist() == [1, 1, 1, 1]
     scenes = si.draw_scenes(jax.random.key(0), 250)
-    found = items(
-        jax.random.key(1), scenes, 20, aspects=UNSEEN, only=~seen, there=True
-    )  # fmt: skip
+    found = items(jax.random.key(1), scenes, 20, aspects=UNSEEN[:2], only=~seen, there=True)
     existence = np.asarray(found.rows[0])
     assert (existence[:, OPTION] == 1).all()
     assert not seen[existence[:, 2], existence[:, 3]].any()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs.attention_states import PRESETS, get_config
-from experiments.attention_states import learned, page, run_experiment
+from experiments.attention_states import classifiers, page, run_experiment
 from experiments.attention_states.policy import acted_on, wizard
 from experiments.attention_states.world import beliefs, streams, switches
 from jattn.systems import attention_states as states
@@ -55,13 +55,21 @@ def test_a_wizard_who_never_slips_is_only_late(stream):
     assert abs((slipping != perfect).mean() - 0.2) < 0.04
 
 
-def test_studies_write_claims_figures_and_the_page(tmp_path):
-    assert run_toy(tmp_path) in (0, 3)
+@pytest.mark.slow
+def test_classifiers_are_compared_with_the_filter(tmp_path):
+    assert run_toy(tmp_path, "study=learned") in (0, 3)
+    claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}
+    assert claims["nothing-above"]["measured"] < 0.05
+    assert {"attention-filter", "one-window", "attention-stacked"} <= set(claims)
+    assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 5_000
+
+
+def test_the_policy_writes_claims_figures_and_the_page(tmp_path):
+    assert run_toy(tmp_path, "study=policy") in (0, 3)
     claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}
     assert claims["wizard-chance"]["holds"]
-    assert claims["nothing-above"]["measured"] < 0.05
-    assert {"attention-filter", "hysteresis-flicker", "one-window"} <= set(claims)
-    for figure in ("episode", "confusion", "accuracy"):
+    assert {"wizard", "hysteresis-flicker", "bayes-filter"} <= set(claims)
+    for figure in ("episode", "confusion"):
         assert (tmp_path / "figures" / f"{figure}.png").stat().st_size > 5_000
     text = (tmp_path / page.NAME).read_text()
     assert "const DATA = " in text
@@ -70,19 +78,19 @@ def test_studies_write_claims_figures_and_the_page(tmp_path):
 
 
 def test_without_scikit_learn_there_are_no_trees(tmp_path, monkeypatch):
-    monkeypatch.setattr(learned, "trees", lambda *_: {})
+    monkeypatch.setattr(classifiers, "trees", lambda *_: {})
     config: Any = get_config()
     config.update({"windows": 40, "train_episodes": 4, "test_episodes": 3, "steps": 2, "dim": 8})
     config.update({"layers": 1, "batch_size": 2, "parallel": {"mesh": {"data": 1}}})
     with Run.open(tmp_path, config, name="toy") as run:
-        claims = learned.learned(run, config)
+        claims = classifiers.learned(run, config)
     assert [claim.id for claim in claims] == ["attention-filter", "nothing-above"]
     assert "pip install 'jattn[data]'" in claims[0].note
 
 
 def test_windows_are_stacked_behind_each_other():
     x = np.arange(8.0).reshape(1, 4, 2)
-    found = learned.stacked(x, 2)
+    found = classifiers.stacked(x, 2)
     assert np.isnan(found[0, 0, :2]).all()
     np.testing.assert_array_equal(found[0, 1:, :2], x[0, :-1])
     np.testing.assert_array_equal(found[0, :, 2:], x[0])
