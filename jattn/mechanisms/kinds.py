@@ -5,7 +5,7 @@ in it, NaN included, gives and gets no gradient.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jaxtyping import Array, Bool, Float
@@ -35,11 +35,14 @@ class Gate(NamedTuple):
             `[b, t, m]`, images `[b, y, x, m]`. `mask` `[b, t]` or `[b, y, x]` is True where x is
             real; padding gives zeros.
         factors: `(params, x, *, mask) -> factors`, of x's axes, 1 long where factors are shared.
+        train: `(params, x, *, mask) -> (y, statistics)`, normalised over the batch, with the next
+            value of `params["statistics"]`; None where no norm is over the batch.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Gating
     factors: Gating
+    train: Callable[..., tuple[Array, Any]] | None = None
 
 
 class Pooling(Protocol):
@@ -62,10 +65,12 @@ class Pool(NamedTuple):
         init: `(key) -> params`, a plain pytree of named arrays.
         apply: `(params, x, *, mask) -> y`, `[b, n, m] -> [b, k, m]`, of x's dtype. `mask` `[b, n]`
             is True for real tokens; rows that have none give finite numbers.
+        train: `(params, x, *, mask) -> (y, statistics)`, as that of a `Gate`.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Pooling
+    train: Callable[..., tuple[Array, Any]] | None = None
 
 
 class Pointing(Protocol):

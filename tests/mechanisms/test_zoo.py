@@ -133,9 +133,7 @@ try:
     jattn.zoo.info("lost")
 except ValueError as error:
     assert "not loaded: " in str(error) and "lost = no_such_package" in str(error), error
-assert jattn.zoo.names(kind="gate") == (
-    "efficient_local_attention", "own_gate", "squeeze_excitation"
-)
+assert "own_gate" in jattn.zoo.names(kind="gate")
 jattn.testing.check_mechanism("own_gate")
 """
 

@@ -14,10 +14,10 @@ sigmoid gate. `step_attention`, which sees two other means besides, is this with
 import jax
 from jaxtyping import Array, Bool, Float
 
-from jattn.checks import check_count
+from jattn.checks import check_count, check_flag
 from jattn.mechanisms.frames.kinds import framed_gate
 from jattn.mechanisms.kinds import Gate
-from jattn.mechanisms.layers.linear_maps import linear, linear_init
+from jattn.mechanisms.layers.bottleneck import bottleneck, bottleneck_init
 from jattn.mechanisms.layers.means import mean_over_space
 from jattn.mechanisms.mechanism import Mechanism
 
@@ -30,7 +30,8 @@ def squeeze_excitation(
     """`sigmoid(relu(mean(x) down) up)`, a factor for each channel.
 
     Args:
-        params: `down` `[c, c / reduction]` and `up` `[c / reduction, c]`.
+        params: `down` `[c, c / reduction]` and `up` `[c / reduction, c]`; `down_bias` and `up_bias`
+            where there are any.
         x: tokens `[b, t, c]` or images `[b, y, x, c]`.
         real: False where x is padding; default none is.
 
@@ -46,16 +47,16 @@ def squeeze_excitation(
         >>> squeeze_excitation(params, jnp.ones((1, 3, 3, 2))).tolist()
         [[[[0.5, 0.5]]]]
     """
-    hidden = jax.nn.relu(linear(mean_over_space(x, real), params["down"]))
-    return jax.nn.sigmoid(linear(hidden, params["up"]))
+    return jax.nn.sigmoid(bottleneck(params, mean_over_space(x, real)))
 
 
-def make(*, dim: int, reduction: int = 16) -> Gate:
+def make(*, dim: int, reduction: int = 16, bias: bool = False) -> Gate:
     """Makes the gate.
 
     Args:
         dim: number of channels m.
         reduction: by how much the hidden layer is narrower than m; it has one unit at least.
+        bias: whether both layers have biases, as MAXIM's (arXiv 2201.02973) do.
 
     Raises:
         ValueError: a number below 1.
@@ -70,11 +71,10 @@ def make(*, dim: int, reduction: int = 16) -> Gate:
     """
     check_count("dim", dim)
     check_count("reduction", reduction)
-    hidden = max(dim // reduction, 1)
+    check_flag("bias", bias)
 
     def init(key):
-        down, up = jax.random.split(key)
-        return {"down": linear_init(down, dim, hidden), "up": linear_init(up, hidden, dim)}
+        return bottleneck_init(key, dim, reduction, bias=bias)
 
     return framed_gate("squeeze_excitation", dim=dim, init=init, factors=squeeze_excitation)
 

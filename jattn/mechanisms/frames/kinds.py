@@ -9,7 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_array, check_shape
 from jattn.mechanisms.frames.checks import check_parameters, shapes_of
+from jattn.mechanisms.frames.tokens import in_order, take_tokens
 from jattn.mechanisms.kinds import Gate, Pointer, Pool
+from jattn.mechanisms.layers.batch_norm import EPSILON, batch_norm
 from jattn.mechanisms.mixer import Params
 
 
@@ -18,7 +20,9 @@ def framed_gate(
     *,
     dim: int,
     init: Callable[[jax.Array], Params],
-    factors: Callable[[Any, Array, Array | None], Array],
+    factors: Callable[..., Array],
+    by_index: bool = False,
+    normed: bool = False,
 ) -> Gate:
     """A `Gate` whose arguments are checked, and whose padding is out of the way.
 
@@ -27,6 +31,9 @@ def framed_gate(
         dim: model dimension m.
         init: as in `Gate`.
         factors: `(params, x, real) -> factors`, with zeros in x where real is False.
+        by_index: where tokens stand matters: real ones are brought to the front, and factors back.
+            Images stay as they are.
+        normed: `factors` takes `norm=`, `(params, x, real) -> x`, and the gate has a `train`.
     """
     expected = shapes_of(init)
 
@@ -38,14 +45,27 @@ def framed_gate(
         space = " ".join(f"space{axis}" for axis in range(1, x.ndim - 1))
         return _without_padding("x", x, f"b {space} m", mask, {"m": dim})
 
+    def ordered_factors(params, x, real, **norm):
+        if not by_index or real is None or x.ndim != 3:
+            return factors(params, x, real, **norm)
+        order = in_order(real, None, *real.shape)
+        real = jnp.take_along_axis(real, order, 1)
+        found = factors(params, take_tokens(x, order), real, **norm)
+        return found if found.shape[1] == 1 else take_tokens(found, jnp.argsort(order, axis=1))
+
     def framed_factors(params, x, /, *, mask=None):
-        return factors(params, *clean(params, x, mask))
+        return ordered_factors(params, *clean(params, x, mask))
 
     def apply(params, x, /, *, mask=None):
         x, real = clean(params, x, mask)
-        return x * factors(params, x, real) if x.size else x
+        return x * ordered_factors(params, x, real) if x.size else x
 
-    return Gate(init, apply, framed_factors)
+    def train(params, x, /, *, mask=None):
+        x, real = clean(params, x, mask)
+        found, statistics = _over_batch(ordered_factors, params, x, real)
+        return x * found, statistics
+
+    return Gate(init, apply, framed_factors, train if normed else None)
 
 
 def framed_pool(
@@ -53,7 +73,9 @@ def framed_pool(
     *,
     dim: int,
     init: Callable[[jax.Array], Params],
-    apply: Callable[[Any, Array, Array | None], Array],
+    apply: Callable[..., Array],
+    by_index: bool = False,
+    normed: bool = False,
 ) -> Pool:
     """A `Pool` whose arguments are checked, and whose padding is out of the way.
 
@@ -62,15 +84,40 @@ def framed_pool(
         dim: model dimension m.
         init: as in `Pool`.
         apply: `(params, x, real) -> y`, with zeros in x where real is False.
+        by_index, normed: as in `framed_gate`.
     """
     expected = shapes_of(init)
 
-    def framed_apply(params, x, /, *, mask=None):
+    def clean(params, x, mask):
         check_parameters(name, params, expected())
         check_array("x", x, "floating")
-        return apply(params, *_without_padding("x", x, "b n m", mask, {"m": dim}))
+        x, real = _without_padding("x", x, "b n m", mask, {"m": dim})
+        if by_index and real is not None:
+            order = in_order(real, None, *real.shape)
+            x, real = take_tokens(x, order), jnp.take_along_axis(real, order, 1)
+        return x, real
 
-    return Pool(init, framed_apply)
+    def framed_apply(params, x, /, *, mask=None):
+        return apply(params, *clean(params, x, mask))
+
+    def train(params, x, /, *, mask=None):
+        return _over_batch(apply, params, *clean(params, x, mask))
+
+    return Pool(init, framed_apply, train if normed else None)
+
+
+def _over_batch(function: Callable[..., Array], params: Any, *given: Any) -> tuple[Array, Any]:
+    """What a function with a norm gives if that is over the batch, and the next averages."""
+    after = []
+
+    def norm(params, x, real=None, *, eps=EPSILON):
+        y, statistics = batch_norm(params, x, real, eps=eps)
+        after.append(statistics)
+        return y
+
+    y = function(params, *given, norm=norm)
+    (statistics,) = after
+    return y, statistics
 
 
 def framed_pointer(

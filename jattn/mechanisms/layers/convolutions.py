@@ -63,3 +63,42 @@ def causal_depthwise(
         same = (padded[:, tap : tap + length] == documents for tap in range(before + 1))
         shifted = [jnp.where(s[..., None], y, 0) for s, y in zip(same, shifted, strict=True)]
     return functools.reduce(operator.add, shifted)
+
+
+def convolution(
+    x: Float[Array, "b *space c"],
+    weight: Float[Array, "*taps c n"],
+    bias: Float[Array, " n"] | None = None,
+) -> Float[Array, "b *space n"]:
+    """A convolution of all channels over the last axes of space, zeros around.
+
+    A sum of shifted products, as `depthwise` is.
+
+    Args:
+        x: `[b, ..., c]`.
+        weight: `[width, c, n]` along the last axis of space, `[height, width, c, n]` along the last
+            two; odd widths are centred.
+        bias: `[n]`, or none.
+
+    Example:
+        >>> taps = jnp.array([1.0, 10.0, 0.0]).reshape(3, 1, 1)
+        >>> convolution(jnp.arange(1.0, 4.0).reshape(1, 3, 1), taps).ravel().tolist()
+        [10.0, 21.0, 32.0]
+    """
+    widths = weight.shape[:-2]
+    first = x.ndim - 1 - len(widths)
+    if first < 1:
+        raise ValueError(
+            f"x: expected {len(widths)} axes of space at least, got shape {list(x.shape)}"
+        )
+    around = [((width - 1) // 2, width // 2) for width in widths]
+    padded = jnp.pad(x, [*[(0, 0)] * first, *around, (0, 0)])
+    weight = weight.astype(x.dtype)
+
+    def shifted(tap):
+        start = (*[0] * first, *tap, 0)
+        end = [begin + size for begin, size in zip(start, x.shape, strict=True)]
+        return lax.slice(padded, start, end) @ weight[tap]
+
+    out = functools.reduce(operator.add, map(shifted, np.ndindex(*widths)))
+    return out if bias is None else out + bias.astype(x.dtype)
