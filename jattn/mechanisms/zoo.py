@@ -57,7 +57,19 @@ from jattn.mechanisms.memory import (
     titans_window,
 )
 from jattn.mechanisms.pointer import pointer_network
-from jattn.mechanisms.pooling import set_pooling
+from jattn.mechanisms.pooling import (
+    aim_pooling,
+    cbam_pooling,
+    class_attention,
+    clip_pooling,
+    coca_pooling,
+    cross_attention_pooling,
+    dolg_pooling,
+    efficient_probing,
+    multiple_instance_pooling,
+    set_pooling,
+    simpool,
+)
 from jattn.mechanisms.softmax import (
     affine_attention,
     curved_attention,
@@ -121,6 +133,16 @@ MECHANISMS: tuple[Mechanism, ...] = (
     reversed_attention.MECHANISM,
     reweighted_softplus_attention.MECHANISM,
     set_pooling.MECHANISM,
+    aim_pooling.MECHANISM,
+    cbam_pooling.MECHANISM,
+    class_attention.MECHANISM,
+    clip_pooling.MECHANISM,
+    coca_pooling.MECHANISM,
+    cross_attention_pooling.MECHANISM,
+    dolg_pooling.MECHANISM,
+    efficient_probing.MECHANISM,
+    multiple_instance_pooling.MECHANISM,
+    simpool.MECHANISM,
     sigmoid_attention.MECHANISM,
     softmax_attention.MECHANISM,
     softmax_rnn.MECHANISM,
@@ -151,14 +173,21 @@ MECHANISMS: tuple[Mechanism, ...] = (
 
 # Other names that the field has for them. `names()` does not list these.
 ALIASES = {
+    "abmil": "multiple_instance_pooling",
+    "abmilp": "multiple_instance_pooling",
     "agent": "agent_attention",
+    "aim": "aim_pooling",
     "attention": "softmax_attention",
     "cat": "curved_attention",
+    "cait": "class_attention",
     "cbam": "convolutional_block_attention",
+    "coca": "coca_pooling",
     "deltanet": "delta_rule",
     "diff_transformer": "differential_attention",
     "differential_transformer": "differential_attention",
+    "dolg": "dolg_pooling",
     "eca": "efficient_channel_attention",
+    "efficient_probe": "efficient_probing",
     "encnet": "context_encoding",
     "fca": "frequency_channel_attention",
     "fcanet": "frequency_channel_attention",
@@ -263,8 +292,8 @@ def names(*, kind: Kind | None = None, family: str | None = None) -> tuple[str, 
     Example:
         >>> names(kind="mixer", family="channel")
         ('gated_mlp', 'step_attention')
-        >>> names(kind="pool")
-        ('set_pooling',)
+        >>> names(kind="pointer")
+        ('pointer_network',)
     """
     _load_entry_points()
     found = sorted(_REGISTERED.values(), key=lambda m: (m.family, m.name))

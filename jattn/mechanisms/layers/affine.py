@@ -51,7 +51,9 @@ def norm(
     params: Mapping[str, Array], x: Float[Array, "*batch c"], *, eps: float = 1e-6
 ) -> Float[Array, "*batch c"]:
     """Layer norm with `scale` and, where there is one, `shift`."""
-    return layer_norm(x, params["scale"], params.get("shift", jnp.zeros(())), eps=eps)
+    scale = params["scale"]
+    shift = params["shift"] if "shift" in params else jnp.zeros_like(scale)
+    return layer_norm(x, scale, shift, eps=eps)
 
 
 def mlp_init(

@@ -29,7 +29,7 @@ def made(name, **options):
     params = jax.tree.map(shaken, jax.jit(gate.init)(jax.random.key(0)))
     if "statistics" in params:
         params["statistics"]["variance"] = np.ones_like(params["statistics"]["variance"])
-    return gate, params, jax.jit(gate.factors)
+    return gate, jax.tree.map(jnp.asarray, params), jax.jit(gate.factors)
 
 
 def first(name, **options):
@@ -59,11 +59,11 @@ def test_factors_shrink(name):
 
 
 def test_how_they_begin():
-    x = X
+    x = jnp.asarray(X)
     close(made("gct")[0].apply(first("gct"), x), X)
     close(made("collaborative_attention")[0].apply(first("collaborative_attention"), x), X / 2)
     for name in ("se", "fca", "ge"):
-        params = made(name)[1] | {"up": np.zeros_like(made(name)[1]["up"])}
+        params = made(name)[1] | {"up": 0 * made(name)[1]["up"]}
         close(made(name)[2](params, x), 0.5)
 
 
@@ -147,7 +147,7 @@ def test_training_normalises_over_the_batch_and_returns_averages():
     z = X @ params["reduce"]["weight"] + params["reduce"]["bias"]
     rows = np.stack([np.cov(row.T) for row in z]).astype(np.float32)
     mean, variance = rows.mean((0, 1)), rows.var((0, 1))
-    exact = params | {"statistics": {"mean": mean, "variance": variance}}
+    exact = params | {"statistics": {"mean": jnp.asarray(mean), "variance": jnp.asarray(variance)}}
     close(y, gate.apply(exact, jnp.asarray(X)), 1e-4)
     close(after["mean"], 0.9 * params["statistics"]["mean"] + 0.1 * mean)
     n = rows.size // rows.shape[-1]
