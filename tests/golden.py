@@ -39,6 +39,7 @@ from tests.adapters import (
     softmax_structures,
     sparse,
     theory,
+    vision,
 )
 
 HERE = Path(__file__).parent / "data" / "golden"
@@ -78,6 +79,7 @@ ADAPTERS: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     **softmax_structures.ADAPTERS,
     **sparse.ADAPTERS,
     **theory.ADAPTERS,
+    **vision.ADAPTERS,
 }
 
 

@@ -30,7 +30,7 @@ MECHANISMS = (
     ("mechanism",),
     ("frames",),
     ("combinators",),
-    ("channel", "linear", "memory", "pooling", "softmax", "sparse", "pointer"),
+    ("channel", "cross", "linear", "memory", "pooling", "softmax", "sparse", "pointer"),
     ("zoo",),
 )
 FLAX = ("jattn.nn", "jattn.lens", "experiments")

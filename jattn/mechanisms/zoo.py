@@ -8,6 +8,7 @@ from typing import Any
 
 from jattn.checks import check_choice
 from jattn.mechanisms.channel import (
+    channel_self_attention,
     collaborative_attention,
     context_encoding,
     convolutional_block_attention,
@@ -17,6 +18,8 @@ from jattn.mechanisms.channel import (
     gated_channel_transform,
     gated_mlp,
     gather_excite,
+    multi_axis_gmlp,
+    ninformer,
     second_order_pooling,
     squeeze_excitation,
     step_attention,
@@ -56,9 +59,14 @@ from jattn.mechanisms.memory import (
     titans_memory,
     titans_window,
 )
-from jattn.mechanisms.pointer import pointer_network
+from jattn.mechanisms.pointer import (
+    object_pointer,
+    pointer_network,
+)
 from jattn.mechanisms.pooling import (
+    acmil,
     aim_pooling,
+    brain_encoder,
     cbam_pooling,
     class_attention,
     clip_pooling,
@@ -66,6 +74,7 @@ from jattn.mechanisms.pooling import (
     cross_attention_pooling,
     dolg_pooling,
     efficient_probing,
+    in_context_weights,
     multiple_instance_pooling,
     set_pooling,
     simpool,
@@ -82,6 +91,7 @@ from jattn.mechanisms.softmax import (
     key_only_attention,
     minimal_attention,
     mixture_of_heads,
+    position_attention,
     position_invariant,
     probabilistic_attention,
     relative_attention,
@@ -96,8 +106,11 @@ from jattn.mechanisms.sparse import neighborhood_attention, routing_attention
 
 # A new mechanism is one file that ends in `MECHANISM = Mechanism(...)`, and one line here.
 MECHANISMS: tuple[Mechanism, ...] = (
+    acmil.MECHANISM,
     affine_attention.MECHANISM,
     agent_attention.MECHANISM,
+    brain_encoder.MECHANISM,
+    channel_self_attention.MECHANISM,
     comba.MECHANISM,
     consciousness_prior.MECHANISM,
     curved_attention.MECHANISM,
@@ -112,6 +125,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     gated_linear_attention.MECHANISM,
     gated_mlp.MECHANISM,
     hedgehog.MECHANISM,
+    in_context_weights.MECHANISM,
     key_only_attention.MECHANISM,
     linear_attention.MECHANISM,
     local_linear_attention.MECHANISM,
@@ -122,7 +136,11 @@ MECHANISMS: tuple[Mechanism, ...] = (
     minimal_attention.MECHANISM,
     mixture_of_heads.MECHANISM,
     miras_mixers.MONETA,
+    multi_axis_gmlp.MECHANISM,
+    ninformer.MECHANISM,
+    object_pointer.MECHANISM,
     parallax.MECHANISM,
+    position_attention.MECHANISM,
     position_invariant.MECHANISM,
     pointer_network.MECHANISM,
     probabilistic_attention.MECHANISM,
@@ -179,6 +197,7 @@ ALIASES = {
     "aim": "aim_pooling",
     "attention": "softmax_attention",
     "cat": "curved_attention",
+    "braincorl": "in_context_weights",
     "cait": "class_attention",
     "cbam": "convolutional_block_attention",
     "coca": "coca_pooling",
@@ -199,8 +218,10 @@ ALIASES = {
     "gla": "gated_linear_attention",
     "gqa": "softmax_attention",
     "gsop": "second_order_pooling",
+    "oat": "object_pointer",
     "linear": "linear_attention",
     "linear_transformer": "linear_attention",
+    "maxim": "multi_axis_gmlp",
     "mha": "softmax_attention",
     "moh": "mixture_of_heads",
     "mqa": "softmax_attention",
@@ -291,9 +312,9 @@ def names(*, kind: Kind | None = None, family: str | None = None) -> tuple[str, 
 
     Example:
         >>> names(kind="mixer", family="channel")
-        ('gated_mlp', 'step_attention')
+        ('channel_self_attention', 'gated_mlp', 'multi_axis_gmlp', 'ninformer', 'step_attention')
         >>> names(kind="pointer")
-        ('pointer_network',)
+        ('object_pointer', 'pointer_network')
     """
     _load_entry_points()
     found = sorted(_REGISTERED.values(), key=lambda m: (m.family, m.name))

@@ -118,7 +118,9 @@ def _cait(p, buffers, hyper):
         blocks[-1] |= {"mlp": _mlp(block, "mlp")}
         number += 1
     params = {"token": p["cls_token"][0, 0], "blocks": blocks, "norm": norm(p, "norm")}
-    return lambda x: class_attention.class_attention(params, x, heads=hyper["heads"])
+    return lambda x: class_attention.class_attention(
+        params, x, heads=hyper["heads"], final_eps=1e-5
+    )
 
 
 def _dolg(p, buffers, hyper):

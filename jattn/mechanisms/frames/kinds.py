@@ -126,6 +126,7 @@ def framed_pointer(
     dim: int,
     init: Callable[[jax.Array], Params],
     apply: Callable[[Any, Array, Array], Array],
+    behind: bool = False,
 ) -> Pointer:
     """A `Pointer` whose arguments are checked, and whose logits of padding are -inf.
 
@@ -135,6 +136,7 @@ def framed_pointer(
         init: as in `Pointer`.
         apply: `(params, query, tokens) -> logits` `[b, t, s]`, or with others before those of the
             tokens, which no mask hides.
+        behind: those others stand behind the tokens.
     """
     expected = shapes_of(init)
 
@@ -149,7 +151,8 @@ def framed_pointer(
         if real is None:
             return logits
         others = logits.shape[-1] - tokens.shape[1]
-        shown = jnp.pad(real, ((0, 0), (others, 0)), constant_values=True)
+        around = (0, others) if behind else (others, 0)
+        shown = jnp.pad(real, ((0, 0), around), constant_values=True)
         return jnp.where(shown[:, None], logits, -jnp.inf)
 
     return Pointer(init, framed_apply)

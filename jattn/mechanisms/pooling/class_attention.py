@@ -28,6 +28,7 @@ def class_attention(
     *,
     heads: int = 1,
     eps: float = 1e-6,
+    final_eps: float = 1e-6,
 ) -> Float[Array, "b 1 m"]:
     """A class token through blocks that read the tokens.
 
@@ -37,7 +38,8 @@ def class_attention(
         x: the tokens.
         real: False where x is padding; default none is.
         heads: number of heads.
-        eps: of the norms.
+        eps: of the norms in blocks.
+        final_eps: of the last one.
 
     Reference:
         arXiv 2103.17239.
@@ -57,7 +59,7 @@ def class_attention(
         token = token + block["scale"].astype(x.dtype) * read
         fed = mlp(block["mlp"], norm(block["mlp_norm"], token, eps=eps))
         token = token + block["mlp_scale"].astype(x.dtype) * fed
-    return norm(params["norm"], token, eps=eps)
+    return norm(params["norm"], token, eps=final_eps)
 
 
 def make(

@@ -1,0 +1,1 @@
+"""Two streams: tokens or images that read, gate or supervise each other."""
