@@ -25,9 +25,23 @@ ROOT = Path(__file__).parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "mechanisms.md"
 PICTURES = ROOT / "docs" / "figures" / "patterns"
 BLOCK = re.compile(r"(<!-- mechanisms: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
-# Cases of other implementations are named as there.
-ALIASES = {
-    "channel_attention": "squeeze_excitation",
+# Cases of other implementations are named as there; some are of many mechanisms.
+ALIASES: dict[str, str | tuple[str, ...]] = {
+    "attentive_pooling": (
+        *("aim_pooling", "cbam_pooling", "class_attention", "clip_pooling", "coca_pooling"),
+        *("cross_attention_pooling", "dolg_pooling", "efficient_probing"),
+        *("multiple_instance_pooling", "simpool"),
+    ),
+    "braincorl": "in_context_weights",
+    "channel_attention": (
+        *("collaborative_attention", "context_encoding", "convolutional_block_attention"),
+        *("efficient_channel_attention", "frequency_channel_attention", "gated_channel_transform"),
+        *("gather_excite", "second_order_pooling", "squeeze_excitation", "style_recalibration"),
+    ),
+    "dual_attention": ("channel_self_attention", "position_attention"),
+    "maxim": "multi_axis_gmlp",
+    "ninformer_block": "ninformer",
+    "oat_pointer": "object_pointer",
     "softplus_attention_reweighted": "reweighted_softplus_attention",
     "decay_linear_attention": "retention",
 }
@@ -54,8 +68,9 @@ def golden_cases() -> dict[str, int]:
     for path in (ROOT / "tests" / "data" / "golden").rglob("*.json"):
         # Cases of the trained model name no mechanism.
         name: str = json.loads(path.read_text()).get("mechanism", "")
-        name = ALIASES.get(name, name)
-        count[name] = count.get(name, 0) + 1
+        named = ALIASES.get(name, name)
+        for one in (named,) if isinstance(named, str) else named:
+            count[one] = count.get(one, 0) + 1
     return count
 
 

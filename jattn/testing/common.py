@@ -130,9 +130,15 @@ def operations(case: Case) -> None:
             case.run, case.params, *one, jax.ShapeDtypeStruct((1, n, *rest), jnp.float32)
         )
 
-    # Of gates, pools and pointers, which do little with a token, what is fixed weighs more.
-    n = 128 if case.mechanism.kind == "mixer" else 256
-    growth = math.log2(count(2 * n) / count(n))
+    # Of gates, pools and pointers, what is fixed, or linear beside what is quadratic, is most of
+    # what they do at these lengths; differences are without it.
+    first = lambda n: count(2 * n) - count(n)
+    second = lambda n: count(3 * n) - 2 * count(2 * n) + count(n)
+    if case.mechanism.kind == "mixer":
+        growth = math.log2(count(256) / count(128))
+    else:
+        grown, n = (second, 64) if case.mechanism.cost == "quadratic" else (first, 128)
+        growth = math.log2(grown(2 * n) / grown(n))
     low, high = GROWTH[case.mechanism.cost]
     assert low <= growth <= high, f"{case.mechanism.cost}: grow as n^{growth:.3f}"
 

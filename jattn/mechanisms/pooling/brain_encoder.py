@@ -161,7 +161,7 @@ def make(
     dim: int,
     heads: int = 1,
     areas: int = 16,
-    hidden: int = 1024,
+    hidden: int | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Pool:
     """Makes the pool.
@@ -170,7 +170,7 @@ def make(
         dim: model dimension m.
         heads: a divisor of m; 16 in the paper.
         areas: of the brain, and so tokens that come out; 16 in the paper, 8 a hemisphere.
-        hidden: width of the MLP.
+        hidden: width of the MLP; default 4 m; 1024 in the paper, of m = 768.
         grid: rows and columns that the tokens come from, whose places keys then have; default
             areas find their tokens by content alone. It needs an m that is a multiple of 4.
 
@@ -184,6 +184,7 @@ def make(
     """
     check_heads(dim, heads)
     check_count("areas", areas)
+    hidden = 4 * dim if hidden is None else hidden
     check_count("hidden", hidden)
     place = None if grid is None else check_grid(grid)
     if place is not None and dim % 4:
