@@ -1,6 +1,7 @@
 """Adapters for gates over channels."""
 
 import re
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -24,7 +25,7 @@ def _taps(weight):
     return jnp.transpose(weight[:, :, 0], (2, 1, 0))
 
 
-def _block(name, p, buffers):
+def _block(name, p, buffers) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The zoo's name of a block, its options and its parameters."""
     if name == "se":
         return "squeeze_excitation", {}, _bottleneck(p, "fc1", "fc2")
@@ -79,7 +80,7 @@ def _block(name, p, buffers):
     if name in ("cat", "catlite"):
         shares = lambda of: jnp.concatenate([p[f"{of}_{n}"] for n in ("alpha", "beta", "gamma")])
         params = _bottleneck(p, "mlp.0", "mlp.2") | {"channel_shares": shares("c")}
-        options = {"space": name == "cat", "bias": "down_bias" in params}
+        options: dict[str, Any] = {"space": name == "cat", "bias": "down_bias" in params}
         if name == "cat":
             params |= {"taps": _taps(p["conv.weight"]), "space_shares": shares("s")}
             params |= {"branches": jnp.concatenate([p["c_w"], p["s_w"]])}

@@ -164,8 +164,8 @@ def attentive_pooling(case):
     """Each pooler of the case, and its gradient for the tokens."""
     arrays, outputs = case.arrays, {}
     for name in case.info["pools"]:
-        parts = (part(arrays, f"{name}/{of}/") for of in ("param", "buffer"))
-        run = _pooler(name)(*parts, case.info["hyper"])
+        p, buffers = (part(arrays, f"{name}/{of}/") for of in ("param", "buffer"))
+        run = _pooler(name)(p, buffers, case.info["hyper"])
         first = jax.jit(lambda x, run=run: run(x)[:, 0])
         y, gradients = pulled(first, arrays["x"], cotangent=arrays[f"{name}/cotangent"])
         outputs |= {f"{name}/out": y, f"{name}/grad_x": gradients[0]}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+def part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The arrays under a prefix, by the rest of their names."""
     return {
         name.removeprefix(prefix): jnp.asarray(array)

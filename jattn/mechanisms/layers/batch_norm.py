@@ -40,7 +40,8 @@ def running_norm(
         >>> running_norm(params, jnp.array([[3.0]])).round(3).tolist()
         [[1.0]]
     """
-    return _normed(params, x, *(params["statistics"][n] for n in ("mean", "variance")), eps)
+    averages = lax.stop_gradient((params["statistics"]["mean"], params["statistics"]["variance"]))
+    return _normed(params, x, *averages, eps)
 
 
 def batch_norm(
@@ -82,12 +83,10 @@ def batch_norm(
         name: (1 - MOMENTUM) * before[name] + MOMENTUM * found[name].astype(before[name].dtype)
         for name in found
     }
-    return _normed(params, x, mean, variance, eps, averages=False), after
+    return _normed(params, x, mean, variance, eps), after
 
 
-def _normed(params, x, mean, variance, eps, averages: bool = True):
-    if averages:
-        mean, variance = lax.stop_gradient((mean, variance))
+def _normed(params, x, mean, variance, eps):
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     y = (wide - mean) * lax.rsqrt(variance + eps)
     if "norm" in params:

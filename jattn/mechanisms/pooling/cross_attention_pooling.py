@@ -11,6 +11,8 @@ Distinctive: a whole transformer block reads the encoder; what the three leave o
 Limits: a query projection of zero gives the mean of the values.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -100,7 +102,7 @@ def make(
 
     def init(key):
         asked, feed, *keys = jax.random.split(key, 6)
-        maps = {
+        maps: dict[str, Any] = {
             of: affine_init(k, dim, dim, bias=form != "cae" or of == "output")
             for of, k in zip((*PARTS, "output"), keys, strict=True)
         }

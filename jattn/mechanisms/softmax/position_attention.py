@@ -91,7 +91,8 @@ def make(
         return {name: affine(params[name], tokens) for name, tokens in of.items()}
 
     def prepare(params, maps, x, source):
-        return tuple(split_heads(maps[of], heads) for of in PARTS)
+        query, key, value = (split_heads(maps[of], heads) for of in PARTS)
+        return query, key, value
 
     def core(params, query, key, value, context):
         return position_attention(query, key, value, params["gamma"], mask=context.mask)
