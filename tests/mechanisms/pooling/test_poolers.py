@@ -105,7 +105,7 @@ def test_generalised_mean():
     """Exponent 1 is the plain sum, a large one the maximum of what is looked at."""
     _, params, _ = made("simpool")
     close(simpool(params, X, gamma=1.0), simpool(params, X) - _least(params), 1e-4)
-    with pytest.raises(ValueError, match="gamma: expected a positive number, got -1.0"):
+    with pytest.raises(ValueError, match=r"gamma: expected a positive number, got -1\.0"):
         zoo.make("simpool", dim=M, gamma=-1.0)
 
 
