@@ -11,7 +11,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from jattn.attention import masks
-from jattn.attention.mask_types import Mask, Padding, Pair, Prefix, Segments, Values
+from jattn.attention.mask_types import Mask, Padding, Pair, Prefix, Values
+from jattn.attention.token_masks import Segments
 
 COUNTED_AT_ONCE = 1 << 20  # values of a mask that are looked at together
 

@@ -113,7 +113,7 @@ def as_mask(mask: Any) -> Mask:
     if isinstance(mask, Mask):
         return mask
     if callable(mask):
-        if getattr(mask, "__module__", None) == "jattn.attention.masks":
+        if str(getattr(mask, "__module__", None)).startswith("jattn.attention."):
             name = getattr(mask, "__name__", type(mask).__name__)
             raise ValueError(f"mask: expected a Mask, got the function that makes it: {name}(...)")
         from jattn.attention.mask_function import from_function
@@ -163,6 +163,23 @@ def plane(array: Any, shape: tuple[Any, ...]) -> Any:
 def known(*arrays: Any) -> bool:
     """Whether the values are there when a program is traced."""
     return not any(isinstance(array, Tracer) for array in arrays)
+
+
+def near(x: int) -> int:
+    """Within reach of any index; beyond it, bounds all mean the same."""
+    return min(max(x, -FARTHEST), FARTHEST)
+
+
+def exact_integers(name: str, value: Any) -> Any:
+    """Exact 32-bit integers, in NumPy where they are known; far ones are brought within reach."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = np.asarray(near(value), np.int32)
+    check_array(name, value, "integer")
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    xp = np if known(array) else jnp
+    kind = jnp.iinfo(array.dtype)
+    low, high = max(-FARTHEST, int(kind.min)), min(FARTHEST, int(kind.max))
+    return xp.clip(xp.asarray(array), low, high).astype(xp.int32)
 
 
 def block_ends(length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -279,51 +296,6 @@ class Prefix(Mask):
     @property
     def T(self):
         return Prefix(self.length, -3 - self.axis)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Segments(Mask):
-    """q_ids `[#b, 1, t, 1]` == k_ids `[#b, 1, 1, s]`, or both the other way round.
-
-    `one_row` where they are the same numbers: queries and keys of the same tokens.
-    """
-
-    q_ids: Any
-    k_ids: Any
-    one_row: bool = dataclasses.field(default=False, metadata=STATIC)
-
-    def allowed(self, q_index, k_index):
-        return self.q_ids == self.k_ids
-
-    def tiles(self, t, s, block_q, block_k):
-        xp = np if known(self.q_ids, self.k_ids) else jnp
-
-        def ranges(ids, block):
-            ids = xp.reshape(ids, (len(ids), -1))
-            ids = xp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)), mode="edge")
-            ids = ids.reshape(ids.shape[0], -1, block)
-            return ids.min(-1), ids.max(-1)
-
-        (q_low, q_high), (k_low, k_high) = ranges(self.q_ids, block_q), ranges(self.k_ids, block_k)
-        meet = (q_low[:, :, None] <= k_high[:, None]) & (k_low[:, None] <= q_high[:, :, None])
-        same = (q_low == q_high)[:, :, None] & (k_low == k_high)[:, None]
-        return summary(meet.any(0), (meet & same).all(0))
-
-    def fit(self, b, h, t, s):
-        for name, ids, length in (("q_ids", self.q_ids, t), ("k_ids", self.k_ids, s)):
-            shape = (ids.shape[0], ids.shape[2] * ids.shape[3])
-            if (b >= 0 and shape[0] not in (1, b)) or shape[1] != length:
-                batch = f"1 or b={b}" if b >= 0 else "b"
-                letter = "t" if name == "q_ids" else "s"
-                raise ValueError(
-                    f"mask ({name}): expected shape [{batch}, {letter}={length}], got {list(shape)}"
-                )
-        return self
-
-    @property
-    def T(self):
-        return Segments(self.k_ids.swapaxes(2, 3), self.q_ids.swapaxes(2, 3), self.one_row)
 
 
 @jax.tree_util.register_dataclass

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jattn.attention.masks import Offset, exact_integers
+from jattn.attention.mask_types import exact_integers
+from jattn.attention.masks import Offset
 from jattn.checks import check_array, check_count, check_flag, check_number, check_shape, said
 
 MOST_HEADS = 2**16

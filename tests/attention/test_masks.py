@@ -15,12 +15,25 @@ Q_IDS = np.array([[0] * 4 + [1] * 5 + [2] * 4, [3] * 13])
 K_IDS = np.array([[0] * 4 + [1] * 5, [1, 3] * 4 + [3]])
 VALUES = np.random.default_rng(0).random((B, 1, T, S)) < 0.5
 LENGTHS = np.array([4, 7])
+FIRST, LAST = np.sort(np.random.default_rng(1).integers(0, S, (2, B, T)), axis=0)
+PLACE = np.random.default_rng(2).permuted(np.tile(np.arange(T + S), (B, 1)), axis=1)
+CAUTIOUS = ("segments", "key_range", "positions")  # So may be combinations.
 
 # name: (mask, its values by definition [#b, #h, t, s])
 LEAVES = {
     "causal": (masks.causal(), (J <= I)[None, None]),
     "causal_offset": (masks.causal(S - T), (J <= I + S - T)[None, None]),
     "window": (masks.sliding_window(3), ((J <= I) & (J > I - 3))[None, None]),
+    "open_before": (masks.sliding_window(None, 2), (J <= I + 2)[None, None]),
+    "open_behind": (masks.sliding_window(2, None, 1), (J > I - 1)[None, None]),
+    "key_range": (
+        masks.key_range(FIRST, LAST),
+        ((FIRST[..., None] <= J) & (LAST[..., None] >= J))[:, None],
+    ),
+    "positions": (
+        masks.causal_positions(PLACE[:, :T], PLACE[:, T:]),
+        (PLACE[:, :T, None] >= PLACE[:, None, T:])[:, None],
+    ),
     "two_sided": (masks.sliding_window(2, 4, 1), ((J <= I + 5) & (J > I - 1))[None, None]),
     "prefix": (masks.prefix(5), np.broadcast_to(J < 5, (1, 1, T, S))),
     "prefixes": (
@@ -91,8 +104,8 @@ def test_algebra_and_summaries(node, blocks):
             assert part.all()
         elif summary[i, j] == masks.EMPTY:
             assert not part.any()
-        elif isinstance(node, str) and node != "segments":
-            assert part.any()  # Only segments out of order and combinations may be too cautious.
+        elif isinstance(node, str) and node not in CAUTIOUS:
+            assert part.any()
             assert not part.all()
 
 
@@ -138,3 +151,25 @@ def test_packed_sequences_are_sequences_apart(as_array):
     assert not out[:, 8:].any()
     known = masks.packed(as_array(ends), t)
     np.testing.assert_array_equal(known.dense(t, t)[0, 0].sum(1), [3, 3, 3, 5, 5, 5, 5, 5, 0, 0])
+
+
+def test_numbers_of_heads_are_masks_of_heads():
+    rng = np.random.default_rng(0)
+    ids, first = rng.integers(0, 3, (B, 2, T)), rng.integers(0, T, (1, 2, T))
+    for mask, values in (
+        (masks.segments(ids), ids[..., None] == ids[:, :, None]),
+        (
+            masks.key_range(first, first + 3),
+            (first[..., None] <= I.T) & (first[..., None] + 3 >= I.T),
+        ),
+        (masks.causal_positions(ids), ids[..., None] >= ids[:, :, None]),
+    ):
+        np.testing.assert_array_equal(mask.dense(T, T), values)
+        np.testing.assert_array_equal(mask.T.dense(T, T), values.swapaxes(2, 3))
+        q, k, v = (jax.random.normal(jax.random.key(i), (B, T, 2, 4)) for i in range(3))
+        want = attend(q, k, v, mask=jnp.asarray(values), implementation="reference")
+        for name in ("blockwise", "pallas"):
+            out = attend(q, k, v, mask=mask, implementation=name)
+            np.testing.assert_allclose(out, want, atol=3e-6)
+    with pytest.raises(ValueError, match=r"mask \(q_ids\): expected shape"):
+        attend(*[jnp.ones((B, T, 3, 4))] * 3, mask=masks.segments(ids))

@@ -43,15 +43,13 @@ def isolation_mask(
     keys = labels if reference is None else jnp.concatenate(
         [jnp.broadcast_to(reference, (len(labels), before)), labels], axis=1
     )  # fmt: skip
-    many = len(labels) > 1
-
-    def allowed(b, h, i, j):
-        row = b * many
-        mine, theirs = labels[row, i], keys[row, j]
-        in_picture = (mine == 0) | (theirs == 0) | (theirs == mine)
-        return jnp.where(j < before, (theirs == mine) & (mine > 0), in_picture)
-
-    return masks.from_function(allowed)
+    in_picture = jnp.arange(keys.shape[1]) >= before
+    subject = masks.from_array((labels > 0)[:, None, :, None])
+    background = masks.padding((keys == 0) & in_picture)
+    # In the picture the background sees all, and all see it; the reference is of its subject alone.
+    sees_all = ~subject & masks.padding(in_picture[None])
+    own = masks.segments(labels, keys) & (subject | masks.padding(in_picture[None]))
+    return own | background | sees_all
 
 
 def isolation_attention(

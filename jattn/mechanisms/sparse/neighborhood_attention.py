@@ -222,7 +222,7 @@ def make(
         if real is None:
             mask = masks.neighborhood((x.shape[1],), min(window, x.shape[1]))
         else:
-            mask = _of_first(real.sum(1), window)
+            mask = _of_first(real.sum(1), window, x.shape[1])
         return parts.output(params, merge_heads(attend(query, key, value, mask=mask)), x)
 
     return framed_parts(
@@ -231,16 +231,13 @@ def make(
     )  # fmt: skip
 
 
-def _of_first(lengths: Int[Array, " b"], window: int) -> masks.Mask:
-    """The windows of sequences of these lengths, whose tokens come first."""
-    left = window // 2
-
-    def allowed(b, h, i, j):
-        size = jnp.minimum(window, lengths[b])
-        low = jnp.clip(i - jnp.minimum(left, size // 2), 0, lengths[b] - size)
-        return (j >= low) & (j < low + size)
-
-    return masks.from_function(allowed)
+def _of_first(lengths: Int[Array, " b"], window: int, t: int) -> masks.Mask:
+    """The windows of sequences of these lengths, whose tokens come first among t."""
+    lengths = lengths[:, None]
+    size = jnp.minimum(window, lengths)
+    before = jnp.minimum(window // 2, size // 2)
+    low = jnp.clip(jnp.arange(t) - before, 0, lengths - size)
+    return masks.key_range(low, low + size - 1)
 
 
 MECHANISM = Mechanism(

@@ -88,12 +88,8 @@ def role_aware_attention(
     check_shape("role", role, "b t", sizes)
     check_shape("turn", turn, "b t", sizes)
     there = jnp.take_along_axis(fetched, jnp.clip(turn, 0, fetched.shape[1] - 1), axis=1)
-
-    def allowed(b, h, i, j):
-        own = turn[b, j] == turn[b, i]
-        return (role[b, j] == INSTRUCTION) | there[b, j] | own
-
+    always = masks.padding((role == INSTRUCTION) | there)
     bias = alpha * (role == INSTRUCTION) - beta * (role == ASSISTANT)
     bias = bias.astype(jnp.float32)[:, None, None]
-    mask = masks.from_function(allowed) & masks.causal()
+    mask = (always | masks.segments(turn)) & masks.causal()
     return attend(query, key, value, mask=mask, bias=bias, scale=scale)

@@ -165,8 +165,7 @@ def clustered_attention(
         >>> clustered_attention(x, x, x, unit(jnp.ones((2, 3, 4)))).shape
         (1, 8, 2, 4)
     """
-    of_query, of_key = (cluster_scores(x, centroids).argmax(2) for x in (query, key))
-    same = masks.from_function(lambda b, h, i, j: of_query[b, h, i] == of_key[b, h, j])
+    same = masks.segments(*(cluster_scores(x, centroids).argmax(2) for x in (query, key)))
     mask = same if mask is None else same & masks.as_mask(mask)
     return attend(query, key, value, mask=mask, scale=scale)
 

@@ -133,7 +133,7 @@ def token_budget_attention(
     check_shape("kept", kept, "b g t", {"g": key.shape[2], "t": key.shape[1]})
     each = query.shape[2] // key.shape[2]
     near = masks.from_function(lambda b, h, i, j: i // block - j // block <= 1)
-    held = masks.from_function(lambda b, h, i, j: kept[b, h // each, j])
+    held = masks.from_array(jnp.repeat(kept, each, axis=1)[:, :, None])
     return attend(query, key, value, mask=(near | held) & masks.causal(), scale=scale)
 
 

@@ -40,12 +40,9 @@ def turn_mask(is_answer: Bool[Array, "b t"], real: Bool[Array, "b t"] | None = N
     answers = jnp.asarray(is_answer, bool)
     changes = jnp.pad(answers[:, 1:] != answers[:, :-1], ((0, 0), (1, 0)))
     turn = jnp.cumsum(changes, axis=1)
-
-    def allowed(b, h, i, j):
-        same = turn[b, j] == turn[b, i]
-        return (turn[b, j] < turn[b, i]) | (same & (~answers[b, i] | (j <= i)))
-
-    return _without_padding(allowed, real)
+    # Turns follow each other: what stands earlier is of an earlier turn or of the same.
+    looks_ahead = masks.from_array(~answers[:, None, :, None])
+    return _without_padding(masks.causal() | (masks.segments(turn) & looks_ahead), real)
 
 
 def prefix_mask(context: Int[Array, " b"], real: Bool[Array, "b t"] | None = None) -> masks.Mask:
@@ -59,16 +56,12 @@ def prefix_mask(context: Int[Array, " b"], real: Bool[Array, "b t"] | None = Non
         >>> prefix_mask(jnp.array([2])).dense(3, 3)[0, 0].astype(int).tolist()
         [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
     """
-    given = jnp.asarray(context)
-
-    def allowed(b, h, i, j):
-        return jnp.where(i < given[b], j < given[b], j <= i)
-
-    return _without_padding(allowed, real)
+    given = masks.prefix(context)
+    return _without_padding(masks.causal() | (given & given.T), real)
 
 
-def _without_padding(allowed, real: Bool[Array, "b t"] | None) -> masks.Mask:
+def _without_padding(mask: masks.Mask, real: Bool[Array, "b t"] | None) -> masks.Mask:
     if real is None:
-        return masks.from_function(allowed)
-    there = jnp.asarray(real, bool)
-    return masks.from_function(lambda b, h, i, j: allowed(b, h, i, j) & there[b, i] & there[b, j])
+        return mask
+    there = masks.padding(real)
+    return mask & there & there.T
