@@ -191,8 +191,16 @@ ids = jnp.repeat(jnp.arange(4), 256)[None]
 check(topology, "packed", mask=masks.segments(ids) & masks.causal(), **small)
 for name in ("sigmoid", "softplus_l1", "relu"):
     check(topology, name, normalizer=name, mask=masks.causal(), **small)
+table = jax.random.uniform(jax.random.key(0), (1, 6, 16, 16)) < 0.3
+check(topology, "blocks", mask=masks.blocks(table, 64, 64) & masks.causal(), **small)
+check(topology, "segments", mask=masks.segment_table(table[0, 0, :4, :4], ids), **small)
+first = jnp.maximum(jnp.arange(1024) - 100, 0)
+check(topology, "range", mask=masks.key_range(first, first + 50), **small)
+check(topology, "positions", mask=masks.causal_positions(first[None, None]), **small)
+check(topology, "plane", mask=masks.neighborhood((32, 32), 7), **small)
+check(topology, "space", mask=masks.neighborhood((8, 16, 8), (3, 5, 3), tile=(4, 4, 8)), **small)
 """
     )
     found = tpu_compile.run(COMPILE + script, timeout=900)
-    assert len(found) == 2 * 17
+    assert len(found) == 2 * 23
     assert {f["chosen"] for f in found} == {"pallas"}
