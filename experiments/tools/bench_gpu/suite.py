@@ -16,6 +16,8 @@ from jattn.attention.attention_args import bind
 from jattn.attention.reference import reference
 
 IDS = jnp.repeat(jnp.arange(4), 50)[None]
+TABLE = np.random.default_rng(0).random((1, 2, 8, 8)) < 0.4  # blocks of each head
+FIRST = np.maximum(np.arange(200) - 90, 0)
 SMALL = dict(b=1, t=200, s=200, h=2, gk=1, gv=1, d=64, e=64)
 
 # name: (sizes, options of `attend`); bias, sink and slopes are differentiated.
@@ -24,6 +26,8 @@ CASES: dict = {
     "plain": (SMALL | dict(t=130, s=70, h=6, gk=2, gv=3), dict(scale=0.3)),
     "window": (SMALL | dict(t=300, s=300), dict(mask=masks.sliding_window(50))),
     "packed": (SMALL, dict(mask=masks.segments(IDS) & masks.causal(), sink=jnp.array([0.5, -1.0]))),
+    "blocks": (SMALL, dict(mask=masks.blocks(TABLE, 25, 25) & masks.causal())),
+    "range": (SMALL, dict(mask=masks.key_range(FIRST, FIRST + 40))),
     "lengths": (SMALL | dict(b=2), dict(mask=masks.prefix(jnp.array([190, 0])))),
     "not": (
         SMALL,
