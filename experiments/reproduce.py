@@ -38,6 +38,7 @@ REGISTERED = (
     "scan_and_snap",
     "random_feature_attention",
     "pavlovian",
+    "position_bias",
     "dynamical_systems",
     "test_time_regression",
     "softmax_as_rnn",

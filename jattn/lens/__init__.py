@@ -3,6 +3,7 @@
 `run(model, tokens, edits=..., record=...)` is the entry; `jattn.lens.edits` lists the sites.
 """
 
+from jattn.lens.cumulative import rollout
 from jattn.lens.edits import (
     SITES,
     At,
@@ -35,6 +36,7 @@ __all__ = [
     "explain",
     "heads_of",
     "move_budget",
+    "rollout",
     "run",
     "transformer_sites",
 ]

@@ -9,7 +9,7 @@ Reference: arXiv 2502.01951.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 import jattn
 from jattn.attention.masks import Mask
+from jattn.attention.rollout import rollout as rollout
 from jattn.checks import check_shape
 
 
@@ -85,63 +86,93 @@ def self_attention_network(
     return x, jnp.stack(maps)
 
 
-def rollout(weights: Float[Array, "l b h t t"], residual: float = 0.0) -> Float[Array, "b t t"]:
-    """Cumulative attention: the product of the layers' maps, the last layer leftmost.
+def cesaro_power(length: int, layers: int, residual: float = 0.0) -> Float[np.ndarray, "t t"]:
+    """Rollout of causal layers that attend evenly, A_ij = 1/i, with a share a of the input kept.
 
-        P = A^(L) ... A^(1),    A <- (1 - a) mean_h A_h + a I
-
-    Args:
-        weights: attention maps `[l, b, h, t, t]`.
-        residual: a, the share of the skip connection.
-
-    Returns:
-        P `[b, t, t]`; rows sum to one if those of the maps do.
-
-    Raises:
-        ValueError: not five axes.
-
-    Reference:
-        arXiv 2502.01951; 2005.00928 (attention rollout).
-
-    Example:
-        >>> cesaro = jnp.tril(jnp.ones((2, 2))) / jnp.array([[1.0], [2.0]])
-        >>> rollout(jnp.stack([cesaro, cesaro])[:, None, None])[0].tolist()
-        [[1.0, 0.0], [0.75, 0.25]]
-    """
-    check_shape("weights", weights, "l b h t t", {})
-    total = jnp.eye(weights.shape[-1], dtype=weights.dtype)
-    for layer in weights.mean(axis=2):
-        total = (1 - residual) * jnp.matmul(layer, total, precision="highest") + residual * total
-    return total
-
-
-def cesaro_power(length: int, layers: int) -> Float[np.ndarray, "t t"]:
-    """Rollout of causal layers that attend evenly, A_ij = 1/i.
-
-        (A^L)_ij = C(i-1, j-1) sum_{u=0}^{i-j} (-1)^u C(i-j, u) (j + u)^{-L}    (from 1)
+        (((1 - a) A + a I)^L)_ij
+            = C(i-1, j-1) sum_{u=0}^{i-j} (-1)^u C(i-j, u) ((1 - a) / (j + u) + a)^L    (from 1)
 
     Args:
         length: number of positions, at most about 25: the sum alternates.
         layers: L.
+        residual: a.
 
     Returns:
         `[t, t]`, float64.
 
     Reference:
-        arXiv 2502.01951.
+        arXiv 2502.01951; with a, derived here: the eigenvectors are those of A.
 
     Example:
         >>> cesaro_power(2, 2).tolist()
         [[1.0, 0.0], [0.75, 0.25]]
     """
+    return _cesaro_function(length, lambda value: ((1 - residual) * value + residual) ** layers)
+
+
+def cesaro_flow(length: int) -> Float[np.ndarray, "t t"]:
+    """Rollout of infinitely many causal even layers that each add 1/L of their output: e^(A - I).
+
+    No position takes everything, however deep: the first has the most, and the last keeps
+    `e^(1/t - 1)` of itself. Derived here.
+
+    Args:
+        length: number of positions, at most about 25.
+
+    Example:
+        >>> cesaro_flow(1).tolist()
+        [[1.0]]
+    """
+    return _cesaro_function(length, lambda value: math.exp(value - 1))
+
+
+def _cesaro_function(length: int, function: Callable[[float], float]) -> np.ndarray:
+    """A function of the matrix A_ij = 1/i, whose eigenvalues are 1/j."""
     out = np.zeros((length, length))
     for i in range(1, length + 1):
         for j in range(1, i + 1):
             terms = [
-                (-1) ** u * math.comb(i - j, u) * float(j + u) ** -layers for u in range(i - j + 1)
+                (-1) ** u * math.comb(i - j, u) * function(1 / (j + u)) for u in range(i - j + 1)
             ]
             out[i - 1, j - 1] = math.comb(i - 1, j - 1) * math.fsum(terms)
     return out
+
+
+def layers_to_reach(length: int, window: int) -> int:
+    """How many windowed layers together reach every earlier position: ceil((N - 1) / (w - 1)).
+
+    Example:
+        >>> layers_to_reach(16, 4), layers_to_reach(17, 5), layers_to_reach(20, 3)
+        (5, 4, 10)
+    """
+    return -(-(length - 1) // (window - 1))
+
+
+def influence_bound(
+    position: int, smallest: float, layers: int, *, prefix: int = 1, reach: int = 1
+) -> float:
+    """What no later output has of an input, by the smallest weight that an allowed key gets.
+
+        P_ij <= (1 - (j - K) eps^r)^floor(L / r)        (j from 1, K < j)
+
+    K = 1 and r = 1 is a causal mask: all goes to the first position. A prefix of K positions, which
+    all see each other, takes it together; a window needs r layers to reach back.
+
+    Args:
+        position: j, from 1, behind the prefix.
+        smallest: eps, over all allowed pairs and layers.
+        layers: L.
+        prefix: K.
+        reach: r, see `layers_to_reach`.
+
+    Reference:
+        arXiv 2502.01951; with the constant 1 and this exponent derived here.
+
+    Example:
+        >>> influence_bound(3, 0.25, 2)
+        0.25
+    """
+    return (1 - (position - prefix) * smallest**reach) ** (layers // reach)
 
 
 def decay_rollout(distance: int, decay: float, layers: int) -> float:

@@ -27,6 +27,7 @@ def posbias(case):
     layers = [position_bias.Layer(*of_layer) for of_layer in weights]
     mask = {
         "none": lambda: None,
+        "full": lambda: None,
         "causal": masks.causal,
         "decay": masks.causal,
         "window": lambda: masks.sliding_window(options["window_size"]),

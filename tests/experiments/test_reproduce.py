@@ -30,6 +30,7 @@ NOTEBOOKS = {
     "longer_sequences": "swap_the_attention",
     "memory_models": "linear_attention",
     "minimal_transformer": "swap_the_attention",
+    "position_bias": "swap_the_attention",
     "softmax_as_rnn": "linear_attention",
     "step_sizes": "swap_the_attention",
     "test_time_regression": "linear_attention",

@@ -23,6 +23,44 @@ def network(length, layers, scale=0.0, **options):
     return np.asarray(maps), np.asarray(bias.rollout(maps[:, :, None]))[0]
 
 
+@pytest.mark.parametrize("share", [0.3, [0.1, 0.5, 0.7]])
+def test_what_is_kept_of_the_input_is_part_of_the_rollout(share, plain_checks):
+    maps, _ = network(6, 3, scale=0.5, mask=masks.causal())
+    product = np.eye(6)
+    for layer, kept in zip(maps[:, 0], np.broadcast_to(share, 3), strict=True):
+        product = ((1 - kept) * layer + kept * np.eye(6)) @ product
+    found = bias.rollout(jnp.asarray(maps)[:, :, None], share)[0]
+    np.testing.assert_allclose(found, product, atol=1e-6)
+    with pytest.raises(ValueError, match="residual: expected"):
+        bias.rollout(jnp.asarray(maps)[:, :, None], [0.1, 0.2])
+
+
+def test_even_layers_that_keep_a_share_are_powers_too():
+    even = np.tril(np.ones((12, 12))) / np.arange(1, 13)[:, None]
+    kept = np.linalg.matrix_power(0.4 * even + 0.6 * np.eye(12), 7)
+    np.testing.assert_allclose(bias.cesaro_power(12, 7, 0.6), kept, atol=1e-12)
+    deep = bias.cesaro_power(12, 4_000, 1 - 1 / 4_000)
+    np.testing.assert_allclose(bias.cesaro_flow(12), deep, atol=1e-3)
+    assert bias.cesaro_flow(12)[-1, -1] == pytest.approx(np.exp(1 / 12 - 1))
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "first"),
+    [
+        (masks.causal(), {}, 2),
+        (masks.causal() | masks.prefix(3), {"prefix": 3}, 4),
+        (masks.sliding_window(4), {"reach": bias.layers_to_reach(8, 4)}, 2),
+    ],
+)
+def test_no_later_position_keeps_more_than_its_bound(mask, options, first):
+    layers = 6
+    maps, product = network(8, layers, scale=0.3, mask=mask)
+    smallest = float(maps[maps > 0].min())
+    for position in range(first, 9):
+        bound = bias.influence_bound(position, smallest, layers, **options)
+        assert product[:, position - 1].max() <= bound + 1e-6
+
+
 @pytest.mark.parametrize("layers", [1, 5])
 def test_even_causal_layers_are_powers_of_cesaro(layers):
     _, product = network(12, layers, mask=masks.causal())
