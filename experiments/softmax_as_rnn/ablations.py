@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import optax
 
 from configs.softmax_as_rnn import L2
 from experiments.functional import Model, decoder
+from experiments.margins import CLEAR, standard_error
 from experiments.softmax_as_rnn import figures
 from experiments.softmax_as_rnn.common import PAPER
 from experiments.token_tasks import loss_in_training, make_task, mean_loss, quality
@@ -25,6 +25,12 @@ NORMS = {
     L2: "the length of the output",
     "gated_softmax_no_gate_rmsnorm_nodivS": "RMSNorm",
     "gated_softmax_no_gate": "LayerNorm",
+}
+DENOMINATORS = {"softmax_clamp_denom": "clamped", "softmax_detach_denom": "detached"}
+# What the paper finds too little by itself.
+ALONE = {
+    "A8": ("softmax_divs", "division by the length alone"),
+    "A9": ("softmax_gate", "a gate alone"),
 }
 LINEAR = ("linear_relu", "linear_elu", "linear_cosine", "gated_ReLU_no_gate_L2norm_nodivS_noclamp")
 
@@ -137,40 +143,59 @@ def _claims(config, end: dict[str, np.ndarray], right: dict[str, float]) -> list
 
     claims: list[Claim] = []
 
-    def claim(id: str, statement: str, predicted: Any, measured: Any, relation: str, names):
-        because = "other losses are this run's"
-        if predicted == SHARE:
+    def claim(id: str, statement: str, bound: float, values: np.ndarray, relation: str, names):
+        """About a mean over seeds `[seeds]`, two standard errors to each side."""
+        because = "no difference is no loss; two standard errors decide"
+        if bound == SHARE:
             because = f"{SHARE:g} of what another layer loses is little"
+        measured, reach = float(np.mean(values)), CLEAR * standard_error(values)
+        several = len(values) > 1 and np.isfinite(reach)
         claims.append(
             PAPER.claim(
-                id, statement, predicted, measured, relation, because=because, note=note(*names)
+                id, statement, bound, measured, relation, because=because, note=note(*names),
+                seeds=values, interval=(measured - reach, measured + reach) if several else None,
             )
-        )
+        )  # fmt: skip
 
     if not {"softmax", "linear_relu"} <= set(mean):
         return claims
     gap = mean["linear_relu"] - mean["softmax"]
+
+    def distance(name: str) -> np.ndarray:
+        """From softmax, as a share of what linear attention loses."""
+        if gap <= 0:
+            return np.full(len(end[name]), np.inf)
+        return np.abs(end[name] - end["softmax"]) / gap
+
+    share = "distance of the losses, as a share of what linear attention (relu) loses"
     for number, (name, words) in enumerate(NORMS.items()):
         if name in mean:
             claim(f"A{1 + (number > 0)}-{name}" if number else "A1",
-                  f"{words} can stand in for the denominator: distance of the losses, as a share "
-                  "of what linear attention (relu) loses", SHARE,
-                  abs(mean[name] - mean["softmax"]) / gap if gap > 0 else float("inf"), "<",
+                  f"{words} can stand in for the denominator: {share}", SHARE, distance(name), "<",
                   ("softmax", name, "linear_relu"))  # fmt: skip
     if set(EVEN) <= set(mean):
-        rises = [mean[b] - mean[a] for a, b in itertools.pairwise(EVEN)]
-        claim("A3", "the loss falls from order 2 to 4 to 6: largest change", 0.0, max(rises), "<",
-              EVEN)  # fmt: skip
+        rises = [end[b] - end[a] for a, b in itertools.pairwise(EVEN)]
+        claim("A3", "the loss falls from order 2 to 4 to 6: least change", 0.0,
+              max(rises, key=np.mean), "<", EVEN)  # fmt: skip
         claim("A4", "order 2 stays behind softmax: difference of the losses", 0.0,
-              mean["taylor_2"] - mean["softmax"], ">", ("taylor_2", "softmax"))  # fmt: skip
+              end["taylor_2"] - end["softmax"], ">", ("taylor_2", "softmax"))  # fmt: skip
     linear = [name for name in LINEAR if name in mean]
     claim("A5", "linear attention stays behind softmax: least difference of the losses", 0.0,
-          min(mean[name] - mean["softmax"] for name in linear), ">",
+          min((end[name] - end["softmax"] for name in linear), key=np.mean), ">",
           ("softmax", *linear))  # fmt: skip
     if "softmax_taylor_80terms" in mean:
         name = "softmax_taylor_80terms"
-        claim("A6", "80 orders train as softmax does: distance of the losses, as a share of what "
-              "linear attention loses", SHARE,
-              abs(mean[name] - mean["softmax"]) / gap if gap > 0 else float("inf"), "<",
+        claim("A6", f"80 orders train as softmax does: {share}", SHARE, distance(name), "<",
               ("softmax", name))  # fmt: skip
+    for name, words in DENOMINATORS.items():
+        if name in mean:
+            claim(f"A7-{name}", f"{words} denominators train as softmax does: {share}", SHARE,
+                  distance(name), "<", ("softmax", name))  # fmt: skip
+    norms = [name for name in NORMS if name in mean]
+    for id, (name, words) in ALONE.items():
+        if name in mean and norms:
+            farthest = max(norms, key=lambda norm: distance(norm).mean())
+            claim(id, f"{words} is farther from softmax than every norm: distance less that of the "
+                  "farthest norm, shares as above", 0.0, distance(name) - distance(farthest), ">",
+                  ("softmax", name, *norms))  # fmt: skip
     return claims

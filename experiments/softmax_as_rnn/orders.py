@@ -1,6 +1,8 @@
 """Softmax by orders (R1 to R6), and its denominator as a norm (R7, R8); nothing is trained."""
 
 import math
+import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jattn.mechanisms.linear.softmax_rnn import taylor_rnn
 from jattn.mechanisms.linear.softmax_variants import softmax_variant, taylor_exp
 from jattn.recurrence.feature_maps import taylor_features
 from jattn.training import Claim, Run, UsageError, sweep
+from jattn.training.claims import IDENTITY, REFERENCE
 
 SINGLE_DRAW = "an independent script has it, of a single draw"
 RECURRENT = (0, 2, 4)  # orders run as recurrences, too
@@ -23,7 +26,14 @@ KNOWN = {4: 0.26, 6: 0.088, 10: 2.0e-3}
 # Of the polynomial on [-4, 4]: largest errors, and least values of even orders.
 ERRORS = {10: 0.155, 16: 6.2e-5}
 LEAST = {2: 0.5, 4: 0.2704, 6: 0.1493}
-_claim = PAPER.claim
+# Algebra of the exponential, true of the code whatever trained models do.
+IDENTITIES = re.compile(r"R[1-4](-.*)?|R[678]")
+
+
+def _claim(id: str, *values: Any, **source: Any) -> Claim:
+    """A claim on this paper, of its kind."""
+    kind = {"kind": IDENTITY} if IDENTITIES.fullmatch(id) else {}
+    return PAPER.claim(id, *values, **(kind | source))
 
 
 def check(config) -> None:
@@ -68,7 +78,8 @@ def orders(run: Run, config) -> list[Claim]:
                1.0, float(steps.max()), "<", None, note=draws),
         _claim("R5-size", "errors at orders 4, 6 and 10 are 0.26, 0.088 and 2.0e-3 within a factor "
                "of 2: largest |log2 of the ratio|", 0.0, max(ratios), "<=", 1.0,
-               because=SINGLE_DRAW, note=f"{listed}; those are of a single draw, here the {draws}"),
+               because=SINGLE_DRAW, kind=REFERENCE,
+               note=f"{listed}; those are of a single draw, here the {draws}"),
         _claim("R6", "larger scores need more orders for an error of 0.01: order at the last scale "
                "less that at the first", 2, needed[-1] - needed[0], ">=",
                because="it is one more even order",

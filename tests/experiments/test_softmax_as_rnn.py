@@ -58,12 +58,15 @@ def test_every_claim_is_stated_and_may_fail():
     right = dict.fromkeys(config.variants, 0.5)
     loss = dict.fromkeys(config.variants, 1.0) | {"taylor_2": 1.3, "taylor_4": 1.2, "taylor_6": 1.1}
     loss |= {name: 2.0 for name in config.variants if "linear" in name or "ReLU" in name}
+    loss |= {"softmax_divs": 1.4, "softmax_gate": 1.6}
 
     def claims(losses):
         ends = {name: np.full(2, value) for name, value in losses.items()}
         return {claim.id.split("-")[0]: claim.holds for claim in _claims(config, ends, right)}
 
-    assert claims(loss) == {f"A{n}": True for n in range(1, 7)}
+    assert claims(loss) == {f"A{n}": True for n in range(1, 10)}
+    assert not claims(loss | {"softmax_detach_denom": 1.5})["A7"]
+    assert not claims(loss | {"softmax_divs": 1.0})["A8"]
     assert not claims(loss | {"taylor_6": 1.25})["A3"]
     assert not claims(loss | {"linear_elu": 0.9})["A5"]
     assert not claims(loss | {"softmax": 1.5})["A1"]
