@@ -1,6 +1,8 @@
 """What the studies share."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,20 @@ import numpy as np
 from jattn.attention import attend
 from jattn.mechanisms.linear.local_linear_attention import local_linear_attention
 from jattn.tasks.piecewise_regression import Problem, piecewise_regression
-from jattn.training import Paper
+from jattn.training import Claim, Paper
+from jattn.training.claims import IDENTITY
 
 PAPER = Paper("arXiv 2510.01450", "Local linear attention")
-claim_of = PAPER.claim
+# Algebra of the layers, true of the code whatever is measured; S3 to S5 cannot be missed.
+IDENTITIES = re.compile(r"R[1-5]|S[345]")
+
+
+def claim_of(id: str, *values: Any, **source: Any) -> Claim:
+    """A claim on this paper, of its kind."""
+    kind = {"kind": IDENTITY} if IDENTITIES.fullmatch(id) else {}
+    return PAPER.claim(id, *values, **(kind | source))
+
+
 CLASSICAL = Paper("Fan and Gijbels 1996", "Local polynomial modelling and its applications")
 
 
