@@ -14,7 +14,7 @@ A map is any array of non-negative numbers over places. With
     attention_distance CD-FSOD        mean distance looked at                   arXiv 2603.18541
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +221,41 @@ def alignment(
         return ((attention - target) ** 2).mean(-1)
     ratio = jnp.log(jnp.maximum(target, 1e-30)) - jnp.log(jnp.maximum(attention, 1e-30))
     return jnp.where(target > 0, target * ratio, 0).sum(-1)
+
+
+def control_saliency(
+    policy: Callable[[Float[Array, "n c"]], Array],
+    z: Float[Array, "n c"],
+    *,
+    reduce: str = "norm",
+) -> Float[Array, " n"]:
+    """Where a policy's outputs, not its loss, depend on features; summing to one.
+
+    A loss has no gradient where it is met; what the controls depend on, they depend on still.
+
+    Args:
+        policy: from features to controls.
+        z: features of n places.
+        reduce: `"norm"`, the length of the gradient at each place, or `"grad_cam"`,
+            `relu(z . mean gradient)`.
+
+    Returns:
+        For each place; zeros where the controls depend on none.
+
+    Reference:
+        arXiv 2509.11090.
+
+    Example:
+        >>> control_saliency(lambda z: 3 * z[1], jnp.ones((3, 2))).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    check_choice("reduce", reduce, ("norm", "grad_cam"))
+    gradient = jax.grad(lambda z: policy(z).sum())(z)
+    if reduce == "norm":
+        found = jnp.linalg.norm(gradient, axis=-1)
+    else:
+        found = jax.nn.relu(z @ gradient.mean(0))
+    return _ratio(found, found.sum())
 
 
 def attention_distance(

@@ -9,6 +9,7 @@ from typing import Any
 from jattn.checks import check_choice
 from jattn.mechanisms.channel import (
     channel_self_attention,
+    codebook_bottleneck,
     collaborative_attention,
     context_encoding,
     convolutional_block_attention,
@@ -21,6 +22,8 @@ from jattn.mechanisms.channel import (
     multi_axis_gmlp,
     ninformer,
     second_order_pooling,
+    semantic_gate,
+    soft_mask_attention,
     squeeze_excitation,
     step_attention,
     style_recalibration,
@@ -111,6 +114,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     agent_attention.MECHANISM,
     brain_encoder.MECHANISM,
     channel_self_attention.MECHANISM,
+    codebook_bottleneck.MECHANISM,
     comba.MECHANISM,
     consciousness_prior.MECHANISM,
     curved_attention.MECHANISM,
@@ -161,7 +165,9 @@ MECHANISMS: tuple[Mechanism, ...] = (
     efficient_probing.MECHANISM,
     multiple_instance_pooling.MECHANISM,
     simpool.MECHANISM,
+    semantic_gate.MECHANISM,
     sigmoid_attention.MECHANISM,
+    soft_mask_attention.MECHANISM,
     softmax_attention.MECHANISM,
     softmax_rnn.MECHANISM,
     softmax_variants.MECHANISM,
@@ -311,8 +317,8 @@ def names(*, kind: Kind | None = None, family: str | None = None) -> tuple[str, 
         ValueError: there is no such kind or family.
 
     Example:
-        >>> names(kind="mixer", family="channel")
-        ('channel_self_attention', 'gated_mlp', 'multi_axis_gmlp', 'ninformer', 'step_attention')
+        >>> names(kind="mixer", family="channel")[:3]
+        ('channel_self_attention', 'codebook_bottleneck', 'gated_mlp')
         >>> names(kind="pointer")
         ('object_pointer', 'pointer_network')
     """

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jattn.checks import check_choice
 from jattn.mechanisms.layers.convolutions import convolution
 
 
@@ -23,6 +24,8 @@ def supervised_attention(
     params: dict[str, Any],
     x: Float[Array, "b h w c"],
     image: Float[Array, "b h w i"] | None = None,
+    *,
+    gate_from: str = "restored",
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w i"]]:
     """Features behind the gate, and the restored image that it is made of.
 
@@ -31,6 +34,7 @@ def supervised_attention(
             "bias"}`.
         x: features.
         image: the degraded input, to which the restored image is a residual; default it is none.
+        gate_from: what the gate is made of: the `"restored"` image, or the `"residual"` alone.
 
     Reference:
         arXiv 2102.02808.
@@ -42,9 +46,11 @@ def supervised_attention(
         ((1, 6, 6, 4), (1, 6, 6, 3))
     """
     apply = lambda name, z: convolution(z, params[name]["weight"], params[name].get("bias"))
-    restored = apply("image", x)
-    restored = restored if image is None else restored + image
-    return x + apply("features", x) * jax.nn.sigmoid(apply("gate", restored)), restored
+    check_choice("gate_from", gate_from, ("restored", "residual"))
+    residual = apply("image", x)
+    restored = residual if image is None else residual + image
+    gate = jax.nn.sigmoid(apply("gate", restored if gate_from == "restored" else residual))
+    return x + apply("features", x) * gate, restored
 
 
 def supervised_attention_init(
