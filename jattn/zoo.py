@@ -1,5 +1,7 @@
 """The register of mechanisms under its short name: `from jattn.zoo import make`."""
 
+from jattn.mechanisms.costs import Cost as Cost
+from jattn.mechanisms.costs import table as table
 from jattn.mechanisms.zoo import ALIASES as ALIASES
 from jattn.mechanisms.zoo import MECHANISMS as MECHANISMS
 from jattn.mechanisms.zoo import info as info

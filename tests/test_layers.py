@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up; parts of one line do not import each other.
 LAYERS = (
-    ("jattn.checks", "jattn.platforms", "jattn.xla_flags"),
+    ("jattn.checks", "jattn.flops", "jattn.platforms", "jattn.xla_flags"),
     ("jattn.sharding", "jattn.losses"),
     ("jattn.pallas",),
     ("jattn.attention", "jattn.recurrence"),
@@ -32,6 +32,7 @@ MECHANISMS = (
     ("combinators",),
     ("channel", "cross", "linear", "memory", "pooling", "softmax", "sparse", "pointer"),
     ("zoo",),
+    ("costs",),
 )
 FLAX = ("jattn.nn", "jattn.lens", "experiments")
 HEAVY = ("rich", "matplotlib", "orbax", "optax", "ml_collections", "tensorboardX")

@@ -33,8 +33,8 @@ def scribble_cross_entropy(
     Example:
         >>> p = jnp.array([[[0.5, 0.5], [0.9, 0.1]]])
         >>> drawn = jnp.array([[[True, False], [False, False]]])
-        >>> scribble_cross_entropy(p, drawn).round(4).item()
-        0.6930999755859375
+        >>> round(float(scribble_cross_entropy(p, drawn)), 4)
+        0.6931
     """
     axes = " ".join(f"axis{i}" for i in range(probabilities.ndim))
     sizes: dict[str, int] = {}
@@ -93,8 +93,8 @@ def dice(
     """`2 sum p m / (sum p + sum m)` of each image; 1 where both are empty.
 
     Example:
-        >>> dice(jnp.ones((1, 4)), jnp.array([[1.0, 1.0, 0.0, 0.0]])).round(3).tolist()
-        [0.6669999957084656]
+        >>> round(float(dice(jnp.ones((1, 4)), jnp.array([[1.0, 1.0, 0.0, 0.0]]))[0]), 3)
+        0.667
     """
     space = tuple(range(1, probabilities.ndim))
     both = (probabilities * mask).sum(space)

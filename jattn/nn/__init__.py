@@ -3,9 +3,12 @@
 from jattn.nn.attention_fn import attention_fn
 from jattn.nn.blocks import MLP, Block
 from jattn.nn.generate import generate
+from jattn.nn.kinds import Gate, Pointer, Pool
 from jattn.nn.llama import Llama, LlamaConfig
 from jattn.nn.lora import Adapter, lora_init, lora_merge
 from jattn.nn.mixer import Mixer, statistics
+from jattn.nn.pointer_network import PointerNetwork, PointerNetworkConfig, pointing_loss
+from jattn.nn.residual_network import ResidualNetwork, ResidualNetworkConfig
 from jattn.nn.torch_weights import from_torch_attention
 from jattn.nn.transformer import (
     AUXILIARY_WEIGHT,
@@ -21,9 +24,16 @@ __all__ = [
     "Adapter",
     "Block",
     "DecodingState",
+    "Gate",
     "Llama",
     "LlamaConfig",
     "Mixer",
+    "Pointer",
+    "PointerNetwork",
+    "PointerNetworkConfig",
+    "Pool",
+    "ResidualNetwork",
+    "ResidualNetworkConfig",
     "Transformer",
     "TransformerConfig",
     "VisionTransformer",
@@ -33,5 +43,6 @@ __all__ = [
     "generate",
     "lora_init",
     "lora_merge",
+    "pointing_loss",
     "statistics",
 ]

@@ -71,7 +71,7 @@ def collaborative_attention(
     params: dict[str, Array],
     x: Float[Array, "b *space c"],
     real: Bool[Array, " b *space"] | None = None,
-) -> Float[Array, "b *space c"]:
+) -> Float[Array, "b *space_or_one c"]:
     """The factor of each channel and place.
 
     Args:

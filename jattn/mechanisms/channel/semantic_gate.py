@@ -28,6 +28,7 @@ def class_maps(params: dict, x: Float[Array, "b *space c"]) -> Float[Array, "b *
         x: tokens or images.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params = {"classes": {"weight": jnp.zeros((2, 4))}}
         >>> class_maps(params, jnp.ones((1, 3, 2)))[0, 0].tolist()
         [0.25, 0.25, 0.25, 0.25]
@@ -51,6 +52,7 @@ def semantic_gate(
         arXiv 2007.01152.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> semantic_gate({"classes": {"weight": jnp.zeros((2, 4))}}, jnp.ones((1, 1, 2))).tolist()
         [[[0.75]]]
     """
@@ -68,6 +70,7 @@ def make(*, dim: int, classes: int = 2) -> Gate:
         ValueError: fewer than two classes.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> gate = make(dim=8, classes=5)
         >>> gate.apply(gate.init(jax.random.key(0)), jnp.ones((2, 4, 5, 8))).shape
         (2, 4, 5, 8)

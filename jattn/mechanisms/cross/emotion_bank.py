@@ -30,6 +30,7 @@ def quantized_prompts(params: dict[str, Any], z: Float[Array, "*batch e"]) -> Qu
         z: prompts.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params = {"project": {"weight": jnp.eye(2)}, "bank": jnp.eye(2)}
         >>> quantized_prompts(params, jnp.array([[0.0, 3.0]])).vectors.tolist()
         [[0.0, 1.0]]
@@ -56,6 +57,7 @@ def bank_attention(
         arXiv 2504.18087.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> one = {"weight": jnp.eye(2)}
         >>> params = {"query": one, "key": one, "value": one}
         >>> y, map = bank_attention(params, jnp.ones((1, 3, 2)), jnp.ones((1, 5, 2)), heads=1)

@@ -34,9 +34,10 @@ def vector_quantize(
         arXiv 1711.00937.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> found = vector_quantize(jnp.array([[0.9, 0.0]]), jnp.eye(2))
-        >>> found.vectors.tolist(), found.indices.tolist(), found.loss.round(5).item()
-        ([[1.0, 0.0]], [0], 0.0062500000931322575)
+        >>> found.vectors.tolist(), found.indices.tolist(), round(float(found.loss), 5)
+        ([[1.0, 0.0]], [0], 0.00625)
     """
     words = codebook.astype(z.dtype)
     distance = (z**2).sum(-1, keepdims=True) - 2 * z @ words.T + (words**2).sum(-1)

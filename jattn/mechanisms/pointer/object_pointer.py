@@ -104,8 +104,8 @@ def gaussian_similarity_table(rows: int, sigma: float = 2.0) -> Float[Array, "n 
 
     Example:
         >>> codes = gaussian_similarity_table(4)
-        >>> (codes @ codes.T)[0].round(3).tolist()
-        [1.0, 0.8820000290870667, 0.6069999933242798, 0.32499998807907104]
+        >>> [round(float(product), 3) for product in (codes @ codes.T)[0]]
+        [1.0, 0.882, 0.607, 0.325]
     """
     check_count("rows", rows)
     check_number("sigma", sigma, above=0)

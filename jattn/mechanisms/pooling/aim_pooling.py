@@ -43,6 +43,7 @@ def aim_pooling(
         arXiv 2401.08541.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params = make(dim=4).init(jax.random.key(0))
         >>> aim_pooling(params, jnp.ones((1, 3, 4))).shape
         (1, 1, 4)
@@ -65,6 +66,7 @@ def make(*, dim: int, heads: int | None = None, queries: int = 1) -> Pool:
         ValueError: a size that does not fit.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> pool = make(dim=8, heads=2)
         >>> pool.apply(pool.init(jax.random.key(0)), jnp.ones((1, 5, 8))).shape
         (1, 1, 8)

@@ -40,6 +40,7 @@ def dolg_pooling(
         arXiv 2108.02927.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params = make(dim=4).init(jax.random.key(0))
         >>> dolg_pooling(params, jnp.ones((1, 3, 4))).shape
         (1, 1, 4)
@@ -59,6 +60,7 @@ def make(*, dim: int) -> Pool:
         ValueError: a number below 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> pool = make(dim=8)
         >>> pool.apply(pool.init(jax.random.key(0)), jnp.ones((1, 5, 8))).shape
         (1, 1, 8)
