@@ -79,7 +79,7 @@ class _Block(nnx.Module):
     """Two convolutions with batch norm, a gate, and the way around them."""
 
     def __init__(self, inputs: int, width: int, stride: int, gate, *, rngs: nnx.Rngs):
-        size = dict(kernel_size=(3, 3), use_bias=False, rngs=rngs)
+        size: dict[str, Any] = dict(kernel_size=(3, 3), use_bias=False, rngs=rngs)
         self.first = nnx.Conv(inputs, width, strides=stride, **size)
         self.second = nnx.Conv(width, width, **size)
         self.norms = nnx.List([nnx.BatchNorm(width, rngs=rngs) for _ in range(2)])

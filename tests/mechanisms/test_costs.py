@@ -17,7 +17,7 @@ def test_counts_of_known_mechanisms():
     assert attention.parameters == 4 * 8 * 8
     products = 4 * 2 * 16 * 8 * 8 + 2 * 2 * 16 * 16 * 8
     assert products <= attention.flops <= 2 * products
-    assert attention.microseconds > 0
+    assert (attention.microseconds or 0) > 0
     assert attention.kind == "mixer"
     assert not attention.causal
 

@@ -48,7 +48,9 @@ def global_attention(
         >>> y.shape, gate.shape
         ((1, 6, 6, 4), (1, 6, 6, 1))
     """
-    seen = jnp.concatenate([features, resized(map, features.shape[1:3])], axis=-1)
+    seen = jnp.concatenate(
+        [features, resized(map, (features.shape[1], features.shape[2]))], axis=-1
+    )
     hidden = jax.nn.relu(convolution(seen, params["inner"]["weight"], params["inner"]["bias"]))
     gate = jax.nn.sigmoid(convolution(hidden, params["outer"]["weight"], params["outer"]["bias"]))
     return features * (gate + 1 if residual else gate), gate
