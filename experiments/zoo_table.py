@@ -53,8 +53,8 @@ def as_markdown(found: Sequence[Cost], size: str) -> str:
         "# The zoo by cost\n",
         f"Written by `python -m experiments.zoo_table --write`: {size}.\n",
         "Parameters, operations of one call, bytes that XLA sets aside for it, and the median\n"
-        "time of a call, which holds for that machine as busy as it was. Mechanisms are as by\n"
-        "default; a causal form stands where there is no other.\n",
+        "time of a call, which holds for that machine as busy as it was. Mechanisms are as they\n"
+        "are by default; a causal form stands where there is no other.\n",
     ]
     for kind in KINDS:
         own = sorted((row for row in found if row.kind == kind), key=lambda row: row.flops)
