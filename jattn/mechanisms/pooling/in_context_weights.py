@@ -24,7 +24,6 @@ from jattn.mechanisms.frames.kinds import framed_pool
 from jattn.mechanisms.kinds import Pool
 from jattn.mechanisms.layers.affine import affine, affine_init, norm, norm_init
 from jattn.mechanisms.layers.heads import split_heads
-from jattn.mechanisms.layers.size_checks import check_heads
 from jattn.mechanisms.mechanism import Mechanism
 
 SLOPE = 0.1
@@ -207,7 +206,9 @@ def make(
     """
     check_count("dim", dim)
     check_count("width", width)
-    check_heads(width, heads)
+    check_count("heads", heads)
+    if width % heads:
+        raise ValueError(f"heads: expected a divisor of width={width}, got {heads}")
     for name, number in (("depth", depth), ("hidden", hidden), ("registers", registers)):
         check_count(name, number)
     check_flag("log_length", log_length)
