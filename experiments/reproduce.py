@@ -63,6 +63,7 @@ REGISTERED = (
     "directed_connectivity",
     "agnosia",
     "attention_states",
+    "mental_simulation",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

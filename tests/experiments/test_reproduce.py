@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "key_value_heads": "swap_the_attention",
     "longer_sequences": "swap_the_attention",
     "memory_models": "linear_attention",
+    "mental_simulation": "swap_the_attention",
     "minimal_transformer": "swap_the_attention",
     "position_bias": "swap_the_attention",
     "softmax_as_rnn": "linear_attention",

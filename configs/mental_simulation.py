@@ -1,0 +1,67 @@
+"""Which models of an image's future explain neurons that follow a hidden ball (arXiv 2305.11772).
+
+    python -m experiments.mental_simulation --config=configs/mental_simulation.py:small \\
+        --workdir=runs/mental_simulation
+
+Clips of a ball that bounces and is hidden before it arrives, on a background of clutter that stays
+the same throughout a clip; made neurons of three kinds; encoders and dynamics of a few thousand
+numbers. The paper has neurons of two monkeys, and encoders trained on millions of images and clips.
+
+Presets (time on 2 CPU cores):
+    small   three seeds of floors, one of models, 1,500 steps of encoders, 2,000 of dynamics.
+    full    8 seeds of floors, 4 of models, longer training.
+    paper   the same as full: the paper's recordings are not public.
+"""
+
+import ml_collections
+
+from jattn.training import parallel_config
+
+PRESETS = ("small", "full", "paper")
+# What `python -m experiments.reproduce --verify` runs besides other seeds.
+VERIFY = {"horizon": {"steps": 3000}, "size": {"latent": 16}}
+
+
+def get_config(preset: str = "small") -> ml_collections.ConfigDict:
+    """The configuration of a preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    config = ml_collections.ConfigDict()
+    # Separated by commas, or "all"; --help lists them.
+    config.study = "all"
+    config.seed = 0
+    config.seeds = 3
+    # Clips that neurons see, their frames' side, and the standard deviation of their background.
+    config.clips = 60
+    config.side = 16
+    config.frames = 24
+    config.clutter = 0.3
+    # Neurons: how many, how often each clip is shown, noise of a trial over their own spread; the
+    # penalty of the maps from features to them.
+    config.units = 40
+    config.trials = 20
+    config.noise = 1.5
+    config.alpha = 1.0
+    # Encoders: a vision transformer; how many numbers a latent has.
+    config.dim = 32
+    config.heads = 4
+    config.layers = 2
+    config.latent = 12
+    config.encoder_steps = 1_500
+    # Dynamics: latents they look back on, units of the recurrent network and its time constant.
+    config.past = 7
+    config.hidden = 64
+    config.tau = 10.0
+    config.steps = 2_000
+    # Training: Adam with a warm-up over a tenth of the steps, then a cosine.
+    config.batch_size = 64
+    config.learning_rate = 2e-3
+    config.model_seeds = 1
+    config.parallel = parallel_config()
+    config.parallel.cpu_devices = 1
+    if preset in ("full", "paper"):
+        config.seeds = 8
+        config.model_seeds = 4
+        config.encoder_steps = 3_000
+        config.steps = 6_000
+    return config
