@@ -6,8 +6,8 @@ Scenes of one to four coloured shapes; questions whose answers are exact; a visi
 decoder of two layers each. The paper has photographs and models of billions of parameters.
 
 With these settings, run once, 9 of 10 claims held: size of objects whose pair of shape and colour
-was never shown was seen less well than that of others (agnosia 0.27 against 0). With a learning rate
-of 2e-3, also run once, it was (0.01), but colour and shape of such objects were not worse than
+was never shown was seen less well than that of others (agnosia 0.27 against 0). With a learning
+rate of 2e-3, also run once, it was (0.01), but colour and shape of such objects were not worse than
 guessed (0.61 and 0.68).
 
 Presets (time on 2 CPU cores):
