@@ -10,6 +10,7 @@ from jattn.training.files import write_atomically
 from jattn.training.stores import Folder
 
 DIGEST = 64  # characters
+END = 22  # bytes that end an archive, in front of its comment
 
 
 def write_arrays(path: Folder, arrays: Mapping[str, np.ndarray]) -> None:
@@ -35,11 +36,17 @@ def read_arrays(path: Folder) -> dict[str, np.ndarray]:
         OSError: it cannot be read.
     """
     sealed = path.read_bytes()
-    plain = sealed[: -DIGEST - 2] + bytes(2)
-    if sealed != plain[:-2] + DIGEST.to_bytes(2, "little") + _digest(plain):
-        raise ValueError(f"{path}: expected a digest of its bytes at the end, found another")
-    with np.load(io.BytesIO(plain)) as stored:
-        return dict(stored)
+    if sealed[-END:].startswith(b"PK\5\6"):  # No comment: as earlier versions wrote them.
+        plain = sealed
+    else:
+        plain = sealed[: -DIGEST - 2] + bytes(2)
+        if sealed != plain[:-2] + DIGEST.to_bytes(2, "little") + _digest(plain):
+            raise ValueError(f"{path}: expected a digest of its bytes at the end, found another")
+    try:
+        with np.load(io.BytesIO(plain)) as stored:
+            return dict(stored)
+    except Exception as error:  # whatever a damaged archive has NumPy stumble over
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _digest(content: bytes) -> bytes:
