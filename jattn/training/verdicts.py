@@ -60,7 +60,7 @@ def median_interval(values: Sequence[float] | np.ndarray) -> Interval | None:
     Example:
         >>> median_interval([3.0, 1.0, 2.0])
         (1.0, 3.0)
-        >>> median_interval(range(9)), median_interval([1.0])
+        >>> median_interval(np.arange(9.0)), median_interval([1.0])
         ((1.0, 7.0), None)
     """
     ordered = np.sort(np.asarray(values, float))

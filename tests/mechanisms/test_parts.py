@@ -15,7 +15,10 @@ from jattn.nn import Transformer, TransformerConfig
 B, T, M, H = 2, 6, 8, 2
 X = jax.random.normal(jax.random.key(1), (B, T, M))
 # Their functions are not of one projection of the tokens, nor of heads.
-WITHOUT = {"reaction_diffusion", "step_attention"}
+WITHOUT = {
+    "channel_self_attention", "codebook_bottleneck", "multi_axis_gmlp", "ninformer",
+    "reaction_diffusion", "step_attention",
+}  # fmt: skip
 
 
 def near(a, b, atol=1e-6):

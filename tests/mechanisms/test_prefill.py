@@ -1,5 +1,7 @@
 """Reading many tokens into an empty state, and going on from there, is reading them all at once."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,33 @@ def test_going_on_from_a_prompt_is_the_whole(name):
     scale = max(1.0, float(jnp.abs(whole).max()))
     np.testing.assert_allclose(first, whole[:, :REAL], atol=2e-5 * scale)
     np.testing.assert_allclose(rest, whole[:, REAL:], atol=2e-5 * scale)
+
+
+WINDOWED = [
+    name for name in STREAMING if "window" in inspect.signature(zoo.info(name).make).parameters
+]
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_stream_as_whole_sequences(name):
+    mixer = zoo.make(name, dim=M, heads=H, causal=True, window=3)
+    make_state, one_step = mixer.init_state, mixer.step
+    assert make_state is not None
+    assert one_step is not None
+    params = jax.jit(mixer.init)(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(2), (B, 9, M))
+
+    @jax.jit
+    def read(params, x):
+        def step(state, token):
+            y, state = one_step(params, token, state)
+            return state, y
+
+        rest = jax.lax.scan(step, make_state(params, B, 9), jnp.moveaxis(x, 1, 0))[1]
+        return mixer.apply(params, x), jnp.moveaxis(rest, 0, 1)
+
+    whole, steps = read(params, x)
+    np.testing.assert_allclose(steps, whole, atol=2e-5 * max(1.0, float(jnp.abs(whole).max())))
 
 
 def test_what_does_not_stream_is_named():

@@ -63,6 +63,7 @@ def attention_mixer(
     rotary: bool = False,
     self_only: bool = False,
     window: int | None = None,
+    whole_cache: bool = False,
     any_size: bool = False,
 ) -> Mixer:
     """A mixer `y = output(core(params, query, key, value, context))`.
@@ -86,6 +87,7 @@ def attention_mixer(
         rotary: rotate queries and (expanded) keys by their positions; self-attention only.
         self_only: refuse a context without rotary positions, too.
         window: a token sees itself and window - 1 tokens before it (and after it, unless causal).
+        whole_cache: keep tokens that have left the window, for cores that ask how many there are.
         any_size: parameters may be larger than those that are made, as grown models' are.
 
     Raises:
@@ -147,12 +149,12 @@ def attention_mixer(
 
         x = jax.ShapeDtypeStruct((batch_size, 1, dim), dtype)
         key, value = jax.eval_shape(cached, params, x)
-        room = max_length if window is None else min(max_length, window)
+        room = max_length if window is None or whole_cache else min(max_length, window)
         return key_value_cache(key, value, room)
 
     def is_ring(state):
         """Whether the cache keeps the tokens of the window alone."""
-        return state.key.shape[1] == window
+        return not whole_cache and state.key.shape[1] == window
 
     def step(parts, params, x, state):
         positions = jnp.broadcast_to(state.position, (x.shape[0], 1))
@@ -161,6 +163,8 @@ def attention_mixer(
         ring = is_ring(state)
         state = state.append(key[:, 0], value[:, 0], ring)
         newest, mask, index = state.position - 1, state.filled(ring), state.tokens(ring)
+        if window is not None:
+            mask &= index > newest - window
         visible = mask.sum(-1)
         key, value = state.key.astype(x.dtype), state.value.astype(x.dtype)
         relative, both = (newest - index)[None, None], (newest[None, None], index[None])

@@ -227,6 +227,7 @@ def make(
         init=init,
         rotary=rotary,
         window=window,
+        whole_cache=denominator == "length",
     )
     if denominator == "length":  # of the cache, which only steps know
         mixer = replace_fields(mixer, prefill=None)
