@@ -52,7 +52,9 @@ def test_mechanisms_have_parts_that_know_their_weights():
         params = jax.eval_shape(mixer.init, jax.random.key(0))
         maps = jax.eval_shape(mixer.parts.project, params, X, X)
         for weights, array in maps.items():
-            assert array.shape == (B, T, params[weights.partition("/")[0]].shape[1])
+            own = params[weights.partition("/")[0]]
+            own = own["weight"] if isinstance(own, dict) else own  # some have a bias
+            assert array.shape == (B, T, own.shape[1])
 
 
 def silenced(parts):
