@@ -13,8 +13,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jattn.checks import check_choice
+from jattn.flops import flops
 from jattn.training.errors import UsageError
-from jattn.training.flops import flops
 from jattn.training.memory import check_program
 from jattn.training.planning import Planner, zeros
 

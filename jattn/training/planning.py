@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jattn.training.flops import flops
+from jattn.flops import flops
 from jattn.training.hlo import Collective, moved
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from experiments.tools.chips import CHIPS, check_topology, price, roofline
 from experiments.tools.libtpu import environment
+from jattn.flops import flops
 from jattn.training import UsageError
-from jattn.training.flops import flops
 from jattn.training.hlo import Collective, moved
 from jattn.training.planning import Planner, Program
 
