@@ -70,15 +70,15 @@ def solve(config, problem: Problem, cell: Cell) -> dict[str, jax.Array]:
     test = y[largest:]
 
     def fits(gram):
-        rows = []
-        for size in problem.sizes:
-            fit = validated_kernel_ridge(
-                gram[:size, :size], gram[largest:, :size], y[:size], config.ridge_grid
-            )
-            error = jnp.mean((fit.predictions - test) ** 2, axis=0) / jnp.var(test, axis=0)
-            train = jnp.mean((fit.fitted - y[:size]) ** 2, axis=0) / jnp.var(y[:size], axis=0)
-            rows.append({"error": error, "train_error": train, "ridge": fit.penalty})
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+        fit = validated_kernel_ridge(
+            gram[:largest], gram[largest:], y[:largest], config.ridge_grid, sizes=problem.sizes
+        )
+        error = jnp.mean((fit.predictions - test) ** 2, axis=1) / jnp.var(test, axis=0)
+        train = [
+            jnp.mean((fitted[:size] - y[:size]) ** 2, axis=0) / jnp.var(y[:size], axis=0)
+            for fitted, size in zip(fit.fitted, problem.sizes, strict=True)
+        ]
+        return {"error": error, "train_error": jnp.stack(train), "ridge": fit.penalty}
 
     grams = _grams(config, problem, cell, tokens, mask, weight_key)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[fits(gram) for gram in grams])

@@ -242,8 +242,25 @@ def test_validation_chooses_the_penalty_that_noise_needs(x64):
         jnp.array(np.concatenate([clean, noisy], 1)),
         (1e-6, 1e-3, 1.0, 10.0),
     )
-    assert float(fit.penalty[0]) < 1e-2 < float(fit.penalty[1])
-    np.testing.assert_allclose(fit.predictions[:, :1], fresh @ beta, atol=1e-3)
+    assert float(fit.penalty[0, 0]) < 1e-2 < float(fit.penalty[0, 1])
+    np.testing.assert_allclose(fit.predictions[0, :, :1], fresh @ beta, atol=1e-3)
+
+
+@pytest.mark.parametrize("machine", ["cpu", "tpu"])
+def test_several_sizes_at_once_are_each_alone(x64, monkeypatch, machine):
+    monkeypatch.setattr("jattn.theory.kernel_ridge.platform", lambda: machine)
+    monkeypatch.setattr("jattn.theory.kernel_ridge.SMALLEST", 8)
+    rng = np.random.default_rng(2)
+    x, fresh = rng.normal(size=(40, 6)), rng.normal(size=(9, 6))
+    y = x @ rng.normal(size=(6, 2)) + rng.normal(size=(40, 2))
+    gram, cross, grid, sizes = x @ x.T, fresh @ x.T, (1e-3, 1e-1, 10.0), (10, 15, 40)
+    found = validated_kernel_ridge(*map(jnp.array, (gram, cross, y)), grid, sizes=sizes)
+    for index, size in enumerate(sizes):
+        some = gram[:size, :size], cross[:, :size], y[:size]
+        alone = validated_kernel_ridge(*map(jnp.array, some), grid)
+        np.testing.assert_allclose(found.predictions[index], alone.predictions[0], atol=1e-9)
+        np.testing.assert_allclose(found.fitted[index, :size], alone.fitted[0], atol=1e-9)
+        np.testing.assert_array_equal(found.penalty[index], alone.penalty[0])
 
 
 def test_a_penalty_below_rounding_errors_is_not_chosen(monkeypatch):
@@ -256,8 +273,8 @@ def test_a_penalty_below_rounding_errors_is_not_chosen(monkeypatch):
     assert not np.isfinite(alpha[0]).all()
     assert np.isfinite(alpha[1]).all()
     fit = validated_kernel_ridge(gram, gram, y, (1e-9, 1e-4))
-    assert float(fit.penalty[0]) == pytest.approx(1e-4)
-    np.testing.assert_allclose(fit.predictions, y, atol=1e-2)
+    assert float(fit.penalty[0, 0]) == pytest.approx(1e-4)
+    np.testing.assert_allclose(fit.predictions[0], y, atol=1e-2)
 
 
 def test_blocks_do_not_change_the_gram():
@@ -284,5 +301,7 @@ def test_bad_input_is_one_clear_line(plain_checks, tokens):
         sphere_tokens(jax.random.key(0), 3, 0, 4)
     with pytest.raises(ValueError, match="held_out: expected points on both sides"):
         validated_kernel_ridge(jnp.eye(3), jnp.eye(3), jnp.ones((3, 1)), (1.0,), held_out=0.0)
+    with pytest.raises(ValueError, match="sizes: expected at most 3 points, got 4"):
+        validated_kernel_ridge(jnp.eye(3), jnp.eye(3), jnp.ones((3, 1)), (1.0,), sizes=(4,))
     with pytest.raises(ValueError, match="targets: expected shape"):
         kernel_ridge(jnp.eye(3), jnp.ones((4, 1)), jnp.ones(1))
