@@ -192,9 +192,11 @@ def validated_kernel_ridge(
     Example:
         >>> x = jnp.linspace(-1, 1, 10)[jnp.array([3, 1, 4, 9, 5, 2, 6, 8, 7, 0]), None]
         >>> fit = validated_kernel_ridge(x @ x.T, x @ x.T, 3 * x, (1e-6, 1.0))
-        >>> bool(jnp.allclose(fit.predictions[0], 3 * x, atol=1e-3)), float(fit.penalty[0, 0]) < 1e-3
-        (True, True)
-    """  # noqa: E501
+        >>> bool(jnp.allclose(fit.predictions[0], 3 * x, atol=1e-3))
+        True
+        >>> float(fit.penalty[0, 0]) < 1e-3
+        True
+    """
     shapes: dict[str, int] = {}
     check_shape("gram", gram, "n n", shapes)
     check_shape("cross", cross, "c n", shapes)

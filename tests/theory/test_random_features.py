@@ -254,10 +254,13 @@ def test_several_sizes_at_once_are_each_alone(x64, monkeypatch, machine):
     x, fresh = rng.normal(size=(40, 6)), rng.normal(size=(9, 6))
     y = x @ rng.normal(size=(6, 2)) + rng.normal(size=(40, 2))
     gram, cross, grid, sizes = x @ x.T, fresh @ x.T, (1e-3, 1e-1, 10.0), (10, 15, 40)
-    found = validated_kernel_ridge(*map(jnp.array, (gram, cross, y)), grid, sizes=sizes)
+    found = validated_kernel_ridge(
+        jnp.array(gram), jnp.array(cross), jnp.array(y), grid, sizes=sizes
+    )
     for index, size in enumerate(sizes):
-        some = gram[:size, :size], cross[:, :size], y[:size]
-        alone = validated_kernel_ridge(*map(jnp.array, some), grid)
+        alone = validated_kernel_ridge(
+            jnp.array(gram[:size, :size]), jnp.array(cross[:, :size]), jnp.array(y[:size]), grid
+        )
         np.testing.assert_allclose(found.predictions[index], alone.predictions[0], atol=1e-9)
         np.testing.assert_allclose(found.fitted[index, :size], alone.fitted[0], atol=1e-9)
         np.testing.assert_array_equal(found.penalty[index], alone.penalty[0])
