@@ -39,6 +39,7 @@ REGISTERED = (
     "random_feature_attention",
     "pavlovian",
     "position_bias",
+    "grokking_regimes",
     "dynamical_systems",
     "test_time_regression",
     "softmax_as_rnn",

@@ -1,4 +1,4 @@
-"""Likeness of a layer's heads, and how their entropies differ: from attention maps alone.
+"""Likeness of a layer's heads, how many differ, and how their entropies do: from maps alone.
 
 Per layer, with A_h the attention maps of head h over a batch and its rows,
 
@@ -102,3 +102,40 @@ def head_statistics(weights: Float[Array, "l b h t s"]) -> HeadStatistics:
         off.mean() if heads > 1 else jnp.ones(()),
         (ordered[:, -1] - (ordered[:, -2] if heads > 1 else 0.0)).mean(),
     )
+
+
+def head_participation(weights: Float[Array, "l b h t s"]) -> Float[Array, ""]:
+    """How many independent patterns heads have: 0 if all go together, 1 if none goes with another.
+
+        mean over layers of (R - 1) / (H - 1),    R = (sum_k a_k)^2 / sum_k a_k^2
+
+    with a_k the eigenvalues of the heads' covariance over all entries of their maps. R is
+    H / (1 + CV^2), CV the coefficient of variation of the eigenvalues.
+
+    Args:
+        weights: attention maps `[l, b, h, t, s]`.
+
+    Returns:
+        A scalar in [0, 1]; 0 for a single head, and in layers whose maps do not vary.
+
+    Raises:
+        ValueError: not five axes.
+
+    Reference:
+        arXiv 2605.20441.
+
+    Example:
+        >>> different = jnp.eye(4).reshape(1, 1, 4, 2, 2)
+        >>> round(float(head_participation(different)), 3), float(head_participation(0 * different))
+        (0.667, 0.0)
+    """
+    check_shape("weights", weights, "l b h t s", {})
+    heads = weights.shape[2]
+    flat = jnp.moveaxis(weights, 2, 1).reshape(weights.shape[0], heads, -1)
+    flat = flat - flat.mean(-1, keepdims=True)
+    covariance = jnp.matmul(flat, flat.mT, precision="highest")
+    # The sum of the eigenvalues is the trace, that of their squares the squared Frobenius norm.
+    total = jnp.trace(covariance, axis1=1, axis2=2)
+    squares = (covariance**2).sum((1, 2))
+    count = jnp.where(squares > 0, total**2 / jnp.where(squares > 0, squares, 1.0), 1.0)
+    return ((count - 1) / max(heads - 1, 1)).mean()

@@ -24,6 +24,7 @@ NOTEBOOKS = {
     "deconstructed_attention": "swap_the_attention",
     "directed_connectivity": "swap_the_attention",
     "factor_graph": "linear_attention",
+    "grokking_regimes": "swap_the_attention",
     "hedgehog_conversion": "linear_attention",
     "hierarchical_text": "swap_the_attention",
     "key_value_heads": "swap_the_attention",

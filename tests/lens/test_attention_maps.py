@@ -31,6 +31,17 @@ def test_statistics_do_not_depend_on_the_order_of_heads(maps):
     np.testing.assert_allclose(alone, 0, atol=1e-7)
 
 
+def test_participation_counts_independent_heads(maps):
+    found = heads.head_participation(maps)
+    flat = np.moveaxis(np.asarray(maps), 2, 1).reshape(2, 4, -1)
+    values = np.stack([np.linalg.eigvalsh(np.cov(layer)) for layer in flat])
+    variation = values.std(1) / values.mean(1)
+    np.testing.assert_allclose(found, ((4 / (1 + variation**2) - 1) / 3).mean(), atol=1e-5)
+    same = jnp.repeat(maps[:, :, :1], 4, axis=2)  # a covariance of rank one
+    np.testing.assert_allclose(heads.head_participation(same), 0, atol=1e-6)
+    assert float(heads.head_participation(maps[:, :, :1])) == 0
+
+
 def test_importance_of_even_attention():
     length = 6
     even = jnp.tri(length) / jnp.arange(1, length + 1)[:, None]
