@@ -65,6 +65,7 @@ REGISTERED = (
     "agnosia",
     "attention_states",
     "mental_simulation",
+    "self_contradiction",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",
