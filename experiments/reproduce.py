@@ -46,6 +46,7 @@ REGISTERED = (
     "attention_methods",
     "bakeoff",
     "attention_sinks",
+    "sink_emergence",
     "curvature",
     "key_value_heads",
     "longer_sequences",

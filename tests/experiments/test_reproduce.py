@@ -34,6 +34,7 @@ NOTEBOOKS = {
     "minimal_transformer": "swap_the_attention",
     "position_bias": "swap_the_attention",
     "self_contradiction": "swap_the_attention",
+    "sink_emergence": "swap_the_attention",
     "softmax_as_rnn": "linear_attention",
     "step_sizes": "swap_the_attention",
     "test_time_regression": "linear_attention",
