@@ -7,12 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from experiments.margins import standard_error
 from experiments.plots import COLORS, label, panels
 from experiments.position_bias import networks
 from experiments.position_bias.networks import PAPER, Spec
-from jattn.tasks.novel_classes import make_classes, novel_classes, seen_classes
+from jattn.tasks.novel_classes import (
+    Classes,
+    Classified,
+    make_classes,
+    novel_classes,
+    seen_classes,
+)
 from jattn.training import Claim, Run, fit
 
 TEST_SEED = 2**20  # far from the training seeds
@@ -41,9 +48,7 @@ def train(run: Run, config, spec: Spec, asked: tuple[int, ...] = ()) -> dict[str
         how often the answer is each slot's, where one slot alone holds the item `[seeds, n]`.
     """
     name = f"{spec.name}{'_ends' if asked else ''}"
-    known = make_classes(
-        jax.random.key(config.seed), classes=config.classes, labels=config.labels, dim=config.dim
-    )
+    known = _classes(config)
     sizes: dict[str, Any] = dict(pairs=config.pairs, copies=config.copies, noise=config.noise)
     params = fit(
         lambda key: networks.init(key, config, spec),
@@ -58,40 +63,39 @@ def train(run: Run, config, spec: Spec, asked: tuple[int, ...] = ()) -> dict[str
         seed=config.seed,
         log_every=max(config.steps // 20, 1),
     ).params
-    keys = jax.random.split(jax.random.key(TEST_SEED), config.test_size)
 
     def tested():
-        found = {}
-        for pair, twice in _pairs_of_slots(config).items():
-            batch = jax.vmap(novel_classes(known, pairs=config.pairs, twice=twice))(keys)
+        batches, pairs = test_sequences(config), _pairs_of_slots(config)
 
-            @jax.jit
-            def answers(params, batch=batch, twice=twice):
-                best = networks.logits(params, config, spec, batch.x).argmax(-1)
-                return jnp.stack([(best == batch.labels[:, slot]).mean() for slot in twice])
+        @jax.jit
+        @jax.vmap
+        def answers(params):
+            best = lambda x: networks.logits(params, config, spec, x).argmax(-1)
+            return lax.map(best, batches.x)
 
-            found[pair] = np.stack([
-                np.asarray(answers(jax.tree.map(lambda leaf, s=s: leaf[s], params)))
-                for s in range(config.seeds)
-            ])  # fmt: skip
-        slots = []
-        for slot in range(config.pairs):
-            batch = jax.vmap(novel_classes(known, pairs=config.pairs, twice=(slot, slot)))(keys)
-
-            @jax.jit
-            def right(params, batch=batch):
-                return (
-                    networks.logits(params, config, spec, batch.x).argmax(-1) == batch.answer
-                ).mean()
-
-            slots.append([
-                float(right(jax.tree.map(lambda leaf, s=s: leaf[s], params)))
-                for s in range(config.seeds)
-            ])  # fmt: skip
-        found["slots"] = np.array(slots).T
-        return found
+        # Answers and labels of each seed and pair of slots.
+        found = np.asarray(answers(params))
+        slots = batches.labels[np.arange(len(pairs))[:, None], :, np.array(list(pairs.values()))]
+        right = np.mean(found[:, : len(pairs), None] == np.asarray(slots), axis=-1)
+        own = np.mean(found[:, len(pairs) :] == np.asarray(batches.answer[len(pairs) :]), axis=-1)
+        return dict(zip(pairs, right.transpose(1, 0, 2), strict=True)) | {"slots": own}
 
     return run.cached(name, tested)
+
+
+def _classes(config) -> Classes:
+    return make_classes(
+        jax.random.key(config.seed), classes=config.classes, labels=config.labels, dim=config.dim
+    )
+
+
+def test_sequences(config) -> Classified:
+    """Sequences of new classes, `[tests, n, ...]`: of each pair of slots, then of each slot."""
+    keys = jax.random.split(jax.random.key(TEST_SEED), config.test_size)
+    asked = [*_pairs_of_slots(config).values(), *((slot, slot) for slot in range(config.pairs))]
+    draw = [novel_classes(_classes(config), pairs=config.pairs, twice=twice) for twice in asked]
+    of_all = [jax.jit(jax.vmap(one))(keys) for one in draw]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *of_all)
 
 
 def _gap(row: dict[str, np.ndarray], pair: str) -> np.ndarray:

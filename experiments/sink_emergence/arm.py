@@ -29,15 +29,15 @@ class Arm(NamedTuple):
         few: train on a fixed set of few sequences.
     """
 
-    operation: str = "softmax"
-    bias: str = "none"
-    positions: str = "rotary"
-    window: int = 0
-    prefix: int = 0
-    decay: float = 0.1
-    rate: float = 1.0
-    first: int = 0
-    few: bool = False
+    operation: Any = "softmax"
+    bias: Any = "none"
+    positions: Any = "rotary"
+    window: Any = 0
+    prefix: Any = 0
+    decay: Any = 0.1
+    rate: Any = 1.0
+    first: Any = 0
+    few: Any = False
 
 
 def arrays(arms: Sequence[Arm]) -> Arm:

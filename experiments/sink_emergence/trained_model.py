@@ -31,9 +31,10 @@ def trained_model(run: Run, config) -> list[Claim]:
         count, length = config.trained_sequences, config.trained_length
         ids = np.array(tokenizer.encode(text[: 12 * count * length])[: count * length])
         batches = ids[: len(ids) // length * length].reshape(-1, 1, length)
-        return np.mean([np.asarray(_sinks(model, jax.numpy.asarray(b))) for b in batches], axis=0)
+        each = [np.asarray(_sinks(model, jax.numpy.asarray(b))) for b in batches]
+        return {"sinks": np.mean(each, axis=0)}
 
-    found = run.cached("trained_model", measured)
+    found = run.cached("trained_model", measured)["sinks"]
     figures.by_position(run, found)
     return [
         PAPER.claim("K16", f"SmolLM2-135M has its sink on the first of {len(found)} tokens: Sink_1 "
