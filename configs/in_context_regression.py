@@ -38,7 +38,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     """The configuration of a preset."""
     config = ml_collections.ConfigDict()
     # Separated by commas, or "all"; --help lists them.
-    config.study = "isotropic,heads,length,estimators,reduced_flow,trajectory,superposition"
+    config.study = "isotropic,heads,length,estimators,printed,reduced_flow,trajectory,superposition"
     # The problem: d coordinates, L demonstrations, label noise variance.
     config.dim = 5
     config.length = 40

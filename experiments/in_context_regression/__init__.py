@@ -11,7 +11,7 @@ The settings, presets and expected times are in configs/in_context_regression.py
 
 import functools
 
-from experiments.in_context_regression import extensions, isotropic, reduced
+from experiments.in_context_regression import extensions, isotropic, printed, reduced
 from jattn.tasks.linear_regression import linear_regression
 from jattn.theory import in_context_attention as layer
 from jattn.training import Claim, Run, UsageError, run_studies
@@ -24,6 +24,7 @@ ON_MAIN_RUN = {
 }
 ALONE = {
     "estimators": reduced.estimators,
+    "printed": printed.printed,
     "reduced_flow": reduced.reduced_flow,
     "trajectory": reduced.trajectory,
     "anisotropic": extensions.anisotropic,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.in_context_regression import PRESETS, get_config
-from experiments.in_context_regression import run_experiment
+from experiments.in_context_regression import printed, run_experiment
 from jattn.training import Run, UsageError, cli
 
 KEYS = {
@@ -124,3 +124,17 @@ def test_bad_settings_are_one_clear_line(tmp_path, plain_checks, change, message
     )
     with Run.open(tmp_path, config, name="toy") as opened, pytest.raises(UsageError, match=message):
         run_experiment(config, opened)
+
+
+def test_printed_risks_come_out(tmp_path):
+    config = get_config()
+    config.test_size = 1_000
+    with Run.open(tmp_path / "one", config, name="in_context_regression") as open_run:
+        assert printed.printed(open_run, config) == []  # one batch has no error
+    config.test_size = 8_000
+    with Run.open(tmp_path / "more", config, name="in_context_regression") as open_run:
+        claims = {claim.id: claim for claim in printed.printed(open_run, config)}
+    assert len(claims) == len(printed.PRINTED) == 5
+    assert {claim.kind for claim in claims.values()} == {"reference"}
+    ridge = [float(risk) for risk in claims["C23-ridge"].note.removeprefix("ours ").split()]
+    np.testing.assert_allclose(ridge, printed.PRINTED["ridge"], rtol=0.1)
