@@ -57,6 +57,23 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.teacher = ml_collections.ConfigDict(dict(steps=600, learning_rate=1e-2))
     config.distillation = ml_collections.ConfigDict(dict(steps=600, learning_rate=1e-2))
     config.fine_tuning = ml_collections.ConfigDict(dict(steps=200, learning_rate=2e-3))
+    # A classifier of images, `epochs` of its teacher; after it as above.
+    config.images = ml_collections.ConfigDict(
+        dict(
+            dataset="digits",
+            patch=2,
+            dim=32,
+            heads=1,
+            layers=2,
+            mlp_ratio=2.0,
+            epochs=30,
+            batch_size=64,
+            learning_rate=3e-3,
+            seeds=3,
+            distillation=dict(steps=300, learning_rate=1e-2),
+            fine_tuning=dict(steps=200, learning_rate=1e-3),
+        )
+    )
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset == "full":

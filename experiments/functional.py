@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,33 @@ def as_functions(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         return jax.tree.leaves(statistics(module), is_leaf=lambda node: node is None)
 
     return Model(init, module, statistics_of, sum(leaf.size for leaf in shapes))
+
+
+class _Sized(Protocol):
+    """What has a number of parameters."""
+
+    @property
+    def parameters(self) -> int: ...
+
+
+Sized = TypeVar("Sized", bound=_Sized)
+
+
+def as_large(make: Callable[[int], Sized], wanted: int) -> Sized:
+    """The model with about so many parameters, which are affine in its width.
+
+    Args:
+        make: a model by its width, 1 or more.
+        wanted: number of parameters.
+
+    Raises:
+        ValueError: the narrowest one has more, by more than half a unit of width.
+    """
+    first, second = (make(width).parameters for width in (1, 2))
+    width = round(1 + (wanted - first) / (second - first))
+    if width < 1:
+        raise ValueError(f"expected at most {wanted:,} parameters, has {first:,} at least")
+    return make(width)
 
 
 def decoder(settings: TransformerConfig) -> Model:

@@ -67,6 +67,8 @@ REGISTERED = (
     "attention_states",
     "mental_simulation",
     "self_contradiction",
+    "world_model",
+    "image_mixers",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

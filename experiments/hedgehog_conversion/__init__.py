@@ -6,13 +6,18 @@
 The settings, presets and expected times are in configs/hedgehog_conversion.py.
 """
 
-from experiments.hedgehog_conversion import converted, features
+from experiments.hedgehog_conversion import converted, features, images
 from jattn.training import Claim, Run, run_studies
 
-STUDIES = {"features": features.features, "conversion": converted.conversion}
+STUDIES = {
+    "features": features.features,
+    "conversion": converted.conversion,
+    "images": images.image_conversion,
+}
 
 
 def run_experiment(config, run: Run) -> list[Claim]:
     """Runs the chosen studies and returns their claims."""
     converted.check(config)
+    images.check(config)
     return run_studies(run, config, STUDIES)

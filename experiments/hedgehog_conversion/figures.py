@@ -24,13 +24,13 @@ def spikes(run, found, maps) -> None:
     )
 
 
-def conversion(run, config, found, students) -> None:
-    """Recall during fine-tuning, and the divergence of every layer."""
+def conversion(run, plans, found, students, name="conversion", what="recall") -> None:
+    """Accuracy during fine-tuning, and the divergence of every layer."""
     figure, axes = panels(1, 2, width=4.2, height=3.0)
     recall, layers = axes[0]
     for color, name in zip(COLORS, students, strict=False):
         curve = found[f"accuracy_{name}"]
-        steps = np.linspace(0, config.fine_tuning.steps, curve.shape[1])
+        steps = np.linspace(0, plans.fine_tuning.steps, curve.shape[1])
         recall.plot(steps, curve.mean(0), marker="o", ms=3, color=color, label=name)
         recall.plot(steps, curve.T, linewidth=0.4, alpha=0.6, color=color)
         kl = found[f"divergence_{name}"]
@@ -39,12 +39,12 @@ def conversion(run, config, found, students) -> None:
     recall.set_ylim(0, 1.03)
     layers.set_ylim(bottom=0)
     layers.set_xticks(range(1, 1 + found[f"divergence_{students[0]}"].shape[1]))
-    label(recall, "steps of fine-tuning", "recall", "in place of softmax (dashed)")
+    label(recall, "steps of fine-tuning", what, "in place of softmax (dashed)")
     label(layers, "layer", "KL from softmax, nats", "before fine-tuning")
     run.save_figure(
         figure,
-        "conversion",
-        "Left: recall after linear attention has taken the place of a trained softmax (dashed), "
+        name,
+        f"Left: {what} after linear attention has taken the place of a trained softmax (dashed), "
         "with all projections kept. Right: how far its weights are from softmax's.",
     )
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from experiments.functional import as_functions
+from experiments.functional import as_functions, as_large
 from jattn.nn.blocks import Block
 from jattn.nn.mixer import Mixer
 from jattn.systems import fluid_world as fluid
@@ -138,12 +138,6 @@ def attention(config, hidden: int) -> WorldModel:
         return state, from_patches(patches.reshape(b, h, w, -1), config.patch)
 
     return _made(model.init, lambda b: (), step)
-
-
-def as_large(make: Callable[[int], WorldModel], wanted: int) -> WorldModel:
-    """The model of that many parameters, nearly; they are affine in its width."""
-    first, second = (make(width).parameters for width in (1, 2))
-    return make(max(1, round(1 + (wanted - first) / (second - first))))
 
 
 def world_models(config) -> dict[str, WorldModel]:

@@ -27,6 +27,7 @@ NOTEBOOKS = {
     "grokking_regimes": "swap_the_attention",
     "hedgehog_conversion": "linear_attention",
     "hierarchical_text": "swap_the_attention",
+    "image_mixers": "linear_attention",
     "key_value_heads": "swap_the_attention",
     "longer_sequences": "swap_the_attention",
     "memory_models": "linear_attention",
@@ -38,6 +39,7 @@ NOTEBOOKS = {
     "softmax_as_rnn": "linear_attention",
     "step_sizes": "swap_the_attention",
     "test_time_regression": "linear_attention",
+    "world_model": "linear_attention",
 }
 
 
