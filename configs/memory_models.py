@@ -7,7 +7,8 @@ A memory is a small model that is trained on the sequence while it reads it. Fou
 other training: which loss stands outliers, what one pass leaves of pairs, what a deep memory learns
 that a matrix cannot, and what forgetting is good for. Two train small decoders, with memories,
 retention or softmax attention: on associative recall, and on needles in haystacks up to four times
-as long as in training.
+as long as in training. Two more, not in preset small, remove parts of Titans' memory as context on
+text (`ablations`), and train every loss of Miras with every retention (`grid`).
 
 Presets (time on 2 CPU cores):
     small   the streams; Titans' and Yaad's linear memories, retention, softmax: 6 minutes.
@@ -39,7 +40,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = ml_collections.ConfigDict()
     # Separated by commas, or "all"; --help lists them.
-    config.study = "all"
+    config.study = "outliers,store,deep,forgetting,recall,needles"
     config.seed = 0
     # A linear map shown with noise, a share of the values spoilt; step sizes that are tried.
     config.outliers = ml_collections.ConfigDict(
@@ -95,6 +96,27 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.recall = ml_collections.ConfigDict(dict(length=32, pairs=8))
     # Trained at `length`, tested at its multiples.
     config.needle = ml_collections.ConfigDict(dict(length=32, pairs=1, factors=(1, 2, 4)))
+    # Titans' memory as context on text, without its parts: the language reference by default.
+    config.ablations = ml_collections.ConfigDict(
+        dict(
+            mechanism="titans_mac",
+            text="",
+            text_length=64,
+            dim=32,
+            heads=2,
+            layers=2,
+            mlp_ratio=2.0,
+            seeds=3,
+            steps=300,
+            batch_size=8,
+            learning_rate=3e-3,
+            test_size=128,
+        )
+    )
+    # Losses of a memory, each with every retention; trained on recall as below, but for these.
+    config.grid = ml_collections.ConfigDict(
+        dict(losses=("l2", "huber", "lp"), seeds=3, steps=300, layers=1, batch_size=32)
+    )
     config.test_size = 256
     # The decoder.
     config.dim = 16
@@ -110,6 +132,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.parallel = parallel_config()
     config.parallel.cpu_devices = 2
     if preset in ("full", "paper"):
+        config.study = "all"
         config.mechanisms = MORE
     if preset == "paper":
         config.vocabulary = 8_192

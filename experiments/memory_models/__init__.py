@@ -6,7 +6,7 @@
 The settings, presets and expected times are in configs/memory_models.py.
 """
 
-from experiments.memory_models import store, streams, trained
+from experiments.memory_models import ablations, grid, store, streams, trained
 from jattn.training import Claim, Run, UsageError, run_studies
 
 STUDIES = {
@@ -16,6 +16,8 @@ STUDIES = {
     "forgetting": streams.forgetting,
     "recall": trained.recall,
     "needles": trained.needles,
+    "ablations": ablations.ablations,
+    "grid": grid.grid,
 }
 
 

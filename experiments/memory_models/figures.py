@@ -123,6 +123,48 @@ def accuracy_over_length(run, found, lengths, guess: float) -> None:
     )
 
 
+def ablated(run, bits) -> None:
+    """Bits a byte of the whole and without each part."""
+    figure, axes = panels(1, 1, width=5.2, height=2.4)
+    axis = axes[0, 0]
+    whole, *removed = bits
+    more = [bits[name] - bits[whole] for name in removed]
+    errors = [each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0 for each in more]
+    means = [each.mean() for each in more]
+    axis.barh([f"without {name}" for name in removed], means, xerr=errors, color=COLORS[0],
+              alpha=0.7, capsize=2)  # fmt: skip
+    axis.axvline(0, color="black", linewidth=0.6)
+    axis.invert_yaxis()
+    label(axis, "bits a byte above the whole", "", legend=False)
+    run.save_figure(
+        figure,
+        "ablations",
+        "Held-out text: what a decoder with Titans' memory as context loses without a part. Means "
+        "over seeds, each against the whole from the same seed, and their standard errors.",
+    )
+
+
+def grid(run, found, losses: list[str], retentions: list[str]) -> None:
+    """Recall by loss and retention."""
+    figure, axes = panels(1, 1, width=4.6, height=2.8)
+    axis = axes[0, 0]
+    table = np.array([[found[loss, kept].mean() for kept in retentions] for loss in losses])
+    image = axis.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(table):
+        color = "white" if value > 0.6 else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
+    axis.set_xticks(range(len(retentions)), retentions, fontsize=7)
+    axis.set_yticks(range(len(losses)), losses)
+    figure.colorbar(image, ax=axis, fraction=0.046)
+    label(axis, "retention", "loss", legend=False)
+    run.save_figure(
+        figure,
+        "grid",
+        "Recall after training with a linear memory, by the loss that it learns with and by how it "
+        "keeps the past. Means over seeds.",
+    )
+
+
 def _cycle(count: int) -> list[dict]:
     lines = ("-", "--", ":")
     return [

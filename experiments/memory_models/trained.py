@@ -117,14 +117,19 @@ def _paper(layer: Layer) -> Paper:
     return Paper(f"arXiv {mechanism.arxiv}", mechanism.title)
 
 
+def recalled(run: Run, config, name: str, layer: Layer) -> FitResult:
+    """Trains on associative recall; `history["accuracy"]` is `[notes, seeds]`."""
+    sample, _ = samplers(config)
+    made = model(config, layer)
+    record = lambda params: {"accuracy": _test(config, made, params, sample)}
+    return _train(run, config, name, layer, sample, record)
+
+
 def recall(run: Run, config) -> list[Claim]:
     """Multi-query associative recall."""
-    sample, _ = samplers(config)
     curves, steps = {}, np.zeros(0)
     for layer in layers(config):
-        made = model(config, layer)
-        record = lambda params: {"accuracy": _test(config, made, params, sample)}  # noqa: B023
-        result = _train(run, config, "recall", layer, sample, record)
+        result = recalled(run, config, "recall", layer)
         curves[layer.text], steps = result.history["accuracy"], result.steps
     figures.recall_over_steps(run, curves, steps, 1 / config.recall.pairs)
     end = {name: curve[-1] for name, curve in curves.items()}

@@ -8,7 +8,7 @@ import pytest
 
 from configs.memory_models import PRESETS, get_config
 from experiments.margins import bar
-from experiments.memory_models import run_experiment
+from experiments.memory_models import ablations, grid, run_experiment
 from jattn.training import Run, UsageError, cli
 
 # One device: tiny steps shared by eight would mostly wait for one another.
@@ -40,6 +40,15 @@ TOY = [
     "--config.seeds=2",
     "--config.batch_size=4",
     "--config.steps=2",
+    "--config.ablations.dim=4",
+    "--config.ablations.layers=1",
+    "--config.ablations.text_length=16",
+    "--config.ablations.steps=2",
+    "--config.ablations.batch_size=2",
+    "--config.ablations.test_size=2",
+    "--config.grid.steps=2",
+    "--config.grid.seeds=2",
+    '--config.grid.losses=("l2",)',
 ]
 
 
@@ -94,6 +103,45 @@ def test_training_states_its_claims(tmp_path):
     }
     for name in ("recall_over_steps", "accuracy_over_length"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_ablations_and_the_grid_state_their_claims(tmp_path, monkeypatch):
+    # Of each a few: compiling all takes minutes.
+    chosen = {name: ablations.REMOVED[name] for name in ("deep memory", "filters")}
+    monkeypatch.setattr(ablations, "REMOVED", chosen)
+    names = ("l2", "kl, signed columns")
+    monkeypatch.setattr(grid, "RETENTIONS", {name: grid.RETENTIONS[name] for name in names})
+    assert run(tmp_path, "--config.study=ablations,grid") in (0, 3)
+    claims = [claim["id"] for claim in json.loads((tmp_path / "claims.json").read_text())]
+    assert claims == ["without-deep-memory", "without-filters", "grid-best", "grid-signed"]
+    for name in ("ablations", "grid"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+def test_each_ablation_is_another_model():
+    settings: Any = get_config().ablations
+    settings.dim = 8
+    whole = ablations.ablated(settings, 16, None).parameters
+    less = {name: ablations.ablated(settings, 16, name).parameters for name in ablations.REMOVED}
+    assert all(count < whole for count in less.values())
+    assert less["filters"] == whole - settings.layers * 3 * 4 * settings.dim
+
+
+def test_verdicts_of_made_ablations_and_grids():
+    config: Any = get_config()
+    bits = {ablations.FULL: np.array([2.0, 2.1, 2.2])}
+    bits |= dict.fromkeys(ablations.REMOVED, bits[ablations.FULL] + 0.1)
+    bits["momentum"] = bits[ablations.FULL] + np.array([0.1, -0.1, 0.05])
+    bits["filters"] = bits[ablations.FULL] - 0.1
+    found = {c.id: c.verdict for c in ablations.claims_of(config.ablations, bits)}
+    assert found.pop("without-momentum") == "inconclusive"
+    assert found.pop("without-filters") == "fails"
+    assert set(found.values()) == {"holds"}
+    recall = {cell: np.array([0.12, 0.13, 0.14]) for cell in grid.cells(config)}
+    assert [c.verdict for c in grid.claims_of(config, recall)] == ["fails", "fails"]
+    recall["l2", "kl, signed columns"] = np.array([0.7, 0.8, 0.9])
+    assert [c.verdict for c in grid.claims_of(config, recall)] == ["holds", "holds"]
 
 
 @pytest.mark.parametrize(
