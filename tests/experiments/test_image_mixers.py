@@ -63,12 +63,13 @@ def test_width_of_a_size():
 
 def test_verdicts_of_made_accuracies():
     config: Any = get_config()
+    config.mechanisms += ",dydila"
     good, worse = np.array([0.97, 0.972, 0.974]), np.array([0.95, 0.951, 0.952])
     rows = {
         name: {"test_accuracy": good if "=4" in name else worse, "parameters": np.array(100)}
         for name in names(config)
     }
-    speed = {"ms": np.arange(1.0, 10.0)}
+    speed = {"ms": np.arange(1.0, 9.0)}
     found = {claim.id: claim for claim in claims_of(config, rows, speed)}
     assert list(found) == [
         "fair", "agents", "agents-many", "dydila", "without-dydila", "flow", "agents-fast"
