@@ -27,6 +27,8 @@ def check(config) -> None:
         raise UsageError(f"patch: expected a divisor of side={config.side}, got {config.patch}")
     if config.window < 1:
         raise UsageError(f"window: expected at least 1, got {config.window}")
+    if config.carried < 0:
+        raise UsageError(f"carried: expected at least 0, got {config.carried}")
     for world in worlds_of(config):
         clips(config, world, 2, test=True)
     try:

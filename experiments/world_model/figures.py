@@ -56,6 +56,6 @@ def harm(run, shown: dict[str, dict[str, np.ndarray]]) -> None:
     run.save_figure(
         figure,
         "harm",
-        "Half of the cells of a belief made noise: its distance from the whole belief, over that "
-        "one's spread, as both evolve with nothing seen. Thin lines are seeds.",
+        "Half of the cells of a belief made noise: one minus its correlation with the whole "
+        "belief, as a share of that at first, as both evolve with nothing seen. Thin lines: seeds.",
     )

@@ -150,20 +150,39 @@ def world_models(config) -> dict[str, WorldModel]:
     }
 
 
-def watched(model: WorldModel, params: Any, frames: jax.Array) -> tuple[Any, jax.Array]:
+def watched(
+    model: WorldModel,
+    params: Any,
+    frames: jax.Array,
+    state: Any = None,
+    blind: jax.Array | None = None,
+) -> tuple[Any, jax.Array]:
     """What is expected after each frame but the first, all being seen, `[b, t - 1, side, side]`.
 
     Args:
         model: a world model.
         params: its parameters.
         frames: `[b, t, side, side]`.
+        state: to begin with; None: as before anything was seen.
+        blind: of each clip, how many steps leave no trace in the state, `[b]`; None: none do.
 
     Returns:
         The last state, and the frames expected.
     """
+    start = model.start(len(frames))
     pairs = (frames[:, 1:].swapaxes(0, 1), frames[:, :-1].swapaxes(0, 1))
-    advance = lambda state, now: model.step(params, state, *now)
-    state, found = lax.scan(advance, model.start(len(frames)), pairs)
+
+    def advance(state, now):
+        index, frame, before = now
+        after, expected = model.step(params, state, frame, before)
+        if blind is not None:
+            seeing = index >= blind
+            keep = lambda new, old: jnp.where(jnp.expand_dims(seeing, (1, 2, 3)), new, old)
+            after = jax.tree.map(keep, after, start)
+        return after, expected
+
+    numbers = jnp.arange(frames.shape[1] - 1)
+    state, found = lax.scan(advance, start if state is None else state, (numbers, *pairs))
     return state, found.swapaxes(0, 1)
 
 

@@ -27,16 +27,28 @@ HERE = "it is what the others have in this run, and two standard errors"
 
 
 def trained(run: Run, config, world: str, name: str, model: WorldModel) -> Any:
-    """Parameters `[seeds, ...]` after training one frame ahead, through a window of frames."""
+    """Parameters `[seeds, ...]` after training one frame ahead, through a window of frames.
 
-    def loss(params, frames):
-        _, expected = watched(model, params, frames[:, :-1])
-        return ((expected - frames[:, 2:]) ** 2).mean()
+    Gradients end with the window; states come from up to `carried` frames before it, of each clip
+    another number, so that a state of any age that a test has was met.
+    """
+    draw = clips(config, world, config.carried + config.window + 2, test=False)
+
+    def sample(key):
+        of_clip, of_age = jax.random.split(key)
+        return draw(of_clip), jax.random.randint(of_age, (), 0, config.carried + 1)
+
+    def loss(params, batch):
+        frames, blind = batch
+        before, now = frames[:, : config.carried + 1], frames[:, config.carried : -1]
+        state, _ = watched(model, params, before, blind=blind)
+        _, expected = watched(model, params, now, jax.lax.stop_gradient(state))
+        return ((expected - frames[:, config.carried + 2 :]) ** 2).mean()
 
     return fit(
         model.init,
         loss,
-        clips(config, world, config.window + 2, test=False),
+        sample,
         optimizer(config.learning_rate, config.steps),
         run=run,
         name=f"{world}_{name.replace(' ', '_')}",

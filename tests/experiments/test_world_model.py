@@ -19,6 +19,7 @@ test_clips.__test__ = False  # a function of the experiment
 TOY = [
     "steps=2", "seeds=2", "batch_size=2", "test_size=4", "worlds=digits", "channels=6", "side=10",
     "lstm_channels=4", "dim=8", "blocks=1", "window=1", "encoder_steps=1", "belief_steps=1",
+    "carried=1",
 ]  # fmt: skip
 
 
@@ -53,13 +54,18 @@ def test_what_is_expected_feeds_the_rollout():
     config: Any = get_config()
     model = world_models(config)[FLUID]
     moving = model._replace(
-        start=lambda b: jnp.zeros(b),
+        start=lambda b: jnp.zeros((b, 1, 1, 1)),
         step=lambda params, state, frame, before: (state + 1, jnp.roll(frame, 1, -1)),
     )
     frames = jax.random.uniform(jax.random.key(0), (2, 3, 16, 16))
     state, expected = watched(moving, None, frames)
     np.testing.assert_array_equal(state, 2)
     np.testing.assert_array_equal(expected, jnp.roll(frames[:, 1:], 1, -1))
+    # Steps that are blind leave no trace; a state may be given.
+    state, _ = watched(moving, None, frames, blind=jnp.array([0, 1]))
+    np.testing.assert_array_equal(state.ravel(), [2, 1])
+    state, _ = watched(moving, None, frames, jnp.array([5.0, 7.0]).reshape(2, 1, 1, 1))
+    np.testing.assert_array_equal(state.ravel(), [7, 9])
     out = rolled_out(moving, None, frames, 4)
     for ahead in range(4):
         np.testing.assert_array_equal(out[:, ahead], jnp.roll(frames[:, -1], ahead + 1, -1))
@@ -113,6 +119,7 @@ def test_bad_settings(tmp_path, capsys):
         ("side=8", "side: expected more than the images' 8, got 8"),
         ("heads=3", "heads"),
         ("window=0", "window"),
+        ("carried=-1", "carried"),
     ):
         assert run_toy(tmp_path, setting) == 2
         assert message in capsys.readouterr().err
