@@ -76,7 +76,7 @@ def recovery(run: Run, config, params: dict[str, dict[str, Any]]) -> list[Claim]
         found = run.cached(f"{world}_recovery", compute)
         shown[world] = found
         left = {name: each[:, -1] / each[:, 0] for name, each in found.items()}
-        spread = float(np.hypot(*(standard_error(each) for each in left.values())))
+        spread = float(np.hypot(standard_error(left[FIELD]), standard_error(left[LINEAR])))
         claims.append(
             PAPER.claim(
                 f"{world}-recovery", f"{world}: half of the belief made noise, after {FRAMES} "
