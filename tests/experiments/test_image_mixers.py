@@ -13,7 +13,10 @@ from experiments.image_mixers.claims import claims_of
 from experiments.image_mixers.models import model, names, parsed
 from jattn.training import cli
 
-TOY = ["seeds=2", "dim=8", "heads=2", "layers=1", "epochs=1", "batch_size=720", "speed_grid=4"]
+TOY = [
+    "seeds=2", "dim=8", "heads=2", "layers=1", "mlp_ratio=60.0", "epochs=1", "batch_size=720",
+    "speed_grid=4",
+]  # fmt: skip
 TWO = "softmax_attention,agent_attention:agents=4"
 
 
