@@ -24,7 +24,7 @@ def spikes(run, found, maps) -> None:
     )
 
 
-def conversion(run, plans, found, students, name="conversion", what="recall") -> None:
+def conversion(run, plans, found, students, file="conversion", what="recall") -> None:
     """Accuracy during fine-tuning, and the divergence of every layer."""
     figure, axes = panels(1, 2, width=4.2, height=3.0)
     recall, layers = axes[0]
@@ -43,7 +43,7 @@ def conversion(run, plans, found, students, name="conversion", what="recall") ->
     label(layers, "layer", "KL from softmax, nats", "before fine-tuning")
     run.save_figure(
         figure,
-        name,
+        file,
         f"Left: {what} after linear attention has taken the place of a trained softmax (dashed), "
         "with all projections kept. Right: how far its weights are from softmax's.",
     )
