@@ -67,6 +67,7 @@ REGISTERED = (
     "attention_states",
     "mental_simulation",
     "self_contradiction",
+    "self_injection",
     "world_model",
     "image_mixers",
     "language_model_sinks",

@@ -1,4 +1,4 @@
-"""Writes the README's table of mechanisms, docs/mechanisms.md and docs/methods.md.
+"""Writes the README's table of mechanisms, docs/mechanisms.md, methods.md and systems.md.
 
 python -m experiments.tools.docs            writes the text, and pictures that are missing
 python -m experiments.tools.docs --redraw   writes the text and all pictures
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jattn
-from experiments.tools import method_docs
+from experiments.tools import method_docs, systems_page
 from jattn.lens.influence import influence
 from jattn.mechanisms.mechanism import Mechanism
 
@@ -192,13 +192,17 @@ def stale() -> list[str]:
     """What `make docs` would change."""
     pictures = {f"{name}.png" for name in jattn.zoo.names(kind="mixer")}
     there = {path.name for path in PICTURES.glob("*.png")}
+    pages = (
+        (PAGE, page),
+        (method_docs.PAGE, method_docs.page),
+        (systems_page.PAGE, lambda: systems_page.page(systems_page.kept())),
+    )
     return [
         *(["README.md"] if README.read_text() != with_table(README.read_text()) else []),
-        *([str(PAGE.relative_to(ROOT))] if not PAGE.exists() or PAGE.read_text() != page() else []),
         *(
-            [str(method_docs.PAGE.relative_to(ROOT))]
-            if not method_docs.PAGE.exists() or method_docs.PAGE.read_text() != method_docs.page()
-            else []
+            str(path.relative_to(ROOT))
+            for path, make in pages
+            if not path.exists() or path.read_text() != make()
         ),
         *(str((PICTURES / name).relative_to(ROOT)) for name in sorted(pictures ^ there)),
     ]
@@ -213,6 +217,7 @@ def main(argv: Sequence[str]) -> int:
     README.write_text(with_table(README.read_text()))
     PAGE.write_text(page())
     method_docs.PAGE.write_text(method_docs.page())
+    systems_page.main([])
     for path in PICTURES.glob("*.png"):
         if path.stem not in jattn.zoo.names(kind="mixer"):
             path.unlink()

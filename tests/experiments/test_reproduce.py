@@ -36,6 +36,7 @@ NOTEBOOKS = {
     "position_bias": "swap_the_attention",
     "self_contradiction": "swap_the_attention",
     "sink_emergence": "swap_the_attention",
+    "self_injection": "swap_the_attention",
     "softmax_as_rnn": "linear_attention",
     "step_sizes": "swap_the_attention",
     "test_time_regression": "linear_attention",

@@ -57,9 +57,8 @@ def test_lessons(world):
 
 
 def test_the_grammar_allows_texts_and_nothing_else(world):
-    texts = jax.vmap(lambda k: bio.sample_text(k, world, jnp.array(0)))(
-        jax.random.split(jax.random.key(3), 20)
-    )
+    draw = jax.jit(jax.vmap(lambda key: bio.sample_text(key, world, jnp.array(0))))
+    texts = draw(jax.random.split(jax.random.key(3), 20))
     grammar = jax.tree.map(np.asarray, text_grammar())
     for text in np.asarray(texts):
         state = 0
@@ -94,7 +93,7 @@ def test_rounds_leave_what_is_certain_and_copy_what_is_not_flagged(world, monkey
         return next_probability
 
     def run(of):
-        rows = [bio.sample_text(k, of, jnp.array(p)) for p, k in enumerate(keys)]
+        rows = jax.jit(jax.vmap(lambda k, p: bio.sample_text(k, of, p)))(keys, jnp.arange(8))
         texts = [Text(*bio.parse(np.asarray(row))) for row in rows]
         monkeypatch.setattr(texts_module, "next_probability", by_heart(of))
         config = SimpleNamespace(votes=10, rounds=3, threshold=0.5)

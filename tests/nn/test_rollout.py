@@ -41,14 +41,18 @@ def tool(tokens, length, state):
 
 
 @pytest.fixture(scope="module")
-def made(model):
-    run = jax.jit(
-        lambda: rollout(
-            model, PROMPT, LENGTHS, grammar(), room=ROOM, key=jax.random.key(1), tool=tool, calls=4,
+def run(model):
+    return jax.jit(
+        lambda prompt, lengths: rollout(
+            model, prompt, lengths, grammar(), room=ROOM, key=jax.random.key(1), tool=tool, calls=4,
             temperature=3.0,
         )
     )  # fmt: skip
-    return run()
+
+
+@pytest.fixture(scope="module")
+def made(run):
+    return run(PROMPT, LENGTHS)
 
 
 def test_rows_are_what_the_grammar_and_the_tool_say(made):
@@ -98,18 +102,17 @@ def test_tokens_of_the_tool_and_padding_get_no_gradient(model, made):
     assert np.abs(gradient[:, :-1]).sum(-1)[drawn_next & (made.state[:, 1:] == 1)].all()
 
 
-def test_a_batch_is_its_rows(model):
-    greedy = jax.jit(
-        lambda prompt, lengths: rollout(
-            model, prompt, lengths, grammar(), room=ROOM, tool=tool, calls=2
-        )
-    )
-    together = greedy(PROMPT, LENGTHS)
+def test_rows_do_not_see_each_other(run, made):
     for row in (1, 4):
-        alone = greedy(PROMPT[row : row + 1], LENGTHS[row : row + 1])
-        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+        stays = jnp.arange(6) == row
+        others = run(
+            jnp.where(stays[:, None], PROMPT, PROMPT[::-1] % 8 + 1),
+            jnp.where(stays, LENGTHS, 1 + LENGTHS % 5),
+        )
+        assert (others.tokens != made.tokens).any(1).sum() == 5
+        np.testing.assert_array_equal(others.tokens[row], made.tokens[row])
         np.testing.assert_allclose(
-            alone.log_probability[0], together.log_probability[row], atol=1e-5
+            others.log_probability[row], made.log_probability[row], atol=1e-5
         )
 
 
