@@ -201,3 +201,23 @@ def text_curves(run, found, settings) -> None:
         "English text: entropy of the first layer's attention, and attention paid to common words "
         "relative to their share of the context (1: as often as they occur), over training.",
     )
+
+
+def text_maps(run, found, settings) -> None:
+    """The first layer's attention on a sequence, at four times of training (paper: figure 7)."""
+    figure, axes = panels(len(found), 4, width=2.2, height=2.2)
+    for row, ((optimizer, layers), curves) in zip(axes, found.items(), strict=True):
+        maps = curves["map"][0, -1]  # of the first seed, at the highest rate
+        for axis, at in zip(row, np.linspace(0, len(maps) - 1, 4).round().astype(int), strict=True):
+            step = round(settings.steps * at / (len(maps) - 1))
+            axis.imshow(maps[at], cmap="Blues", vmin=0, vmax=min(1.0, float(maps[-1].max())))
+            axis.set_xticks([])
+            axis.set_yticks([])
+            label(axis, "", "", f"{optimizer}, {layers}: step {step}")
+    run.save_figure(
+        figure,
+        "text_maps",
+        "Attention of the first layer on one sequence of held-out text (rows: queries) while "
+        "training at the highest rate, by optimizer and number of layers: it becomes sparser, then "
+        "stays.",
+    )

@@ -93,7 +93,8 @@ def train(run: Run, config, tokens, vocabulary: int, common: int, *, layers: int
     """Trains with each learning rate of the config, spread over devices.
 
     Returns:
-        Curves `[seeds, rates, logs]`.
+        Curves `[seeds, rates, logs]`, and the maps of the first layer on one held-out sequence,
+        `"map"`, `[seeds, rates, logs, t, t]`.
     """
     text = config.text_model
     sample = windows(tokens, text.length + 1)
@@ -127,21 +128,26 @@ def train(run: Run, config, tokens, vocabulary: int, common: int, *, layers: int
                 moves, state = adam.update(grads, state)
             return (jax.tree.map(lambda p, m: p - rate * m, params, moves), state), value
 
+        def seen(params):
+            maps = forward(params, held_out[:, :-1])[1]
+            return statistics(maps, held_out[:, :-1], common) | {"map": maps[0]}
+
         def log(carry, first):
-            noted = statistics(forward(carry[0], held_out[:, :-1])[1], held_out[:, :-1], common)
+            noted = seen(carry[0])
             carry, losses = jax.lax.scan(step, carry, first + jnp.arange(chunk))
             return carry, noted | {"loss": losses.mean()}
 
         carry, curves = jax.lax.scan(log, (params, state), chunk * jnp.arange(text.logs))
-        end = statistics(forward(carry[0], held_out[:, :-1])[1], held_out[:, :-1], common)
-        return {name: jnp.append(curve, end.get(name, curve[-1])) for name, curve in curves.items()}
+        end = seen(carry[0])
+        last = lambda name, curve: end.get(name, curve[-1])[None]
+        return {name: jnp.concatenate([c, last(name, c)]) for name, c in curves.items()}
 
     rates = text.sgd_rates if optimizer == "sgd" else text.adam_rates
     grid = np.meshgrid(config.seed + np.arange(text.seeds), rates, indexing="ij")
     cells = {"seed": grid[0].ravel(), "rate": grid[1].ravel().astype(np.float32)}
     compute = partial(map_over_devices(one_cell, run.parallel), cells)
     curves = run.cached(f"text_{optimizer}_{layers}", compute)
-    return {name: c.reshape(text.seeds, len(rates), -1) for name, c in curves.items()}
+    return {name: c.reshape(text.seeds, len(rates), *c.shape[1:]) for name, c in curves.items()}
 
 
 def train_plain(run: Run, config, tokens, vocabulary: int, common: int) -> np.ndarray:
@@ -242,4 +248,5 @@ def text(run: Run, config) -> list[Claim]:
                  note=f"the {common} most frequent words are common")
     )  # fmt: skip
     figures.text_curves(run, found, settings)
+    figures.text_maps(run, found, settings)
     return claims

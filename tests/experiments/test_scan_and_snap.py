@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.scan_and_snap import PRESETS, get_config
-from experiments.scan_and_snap import run_experiment
+from experiments.scan_and_snap import figures, run_experiment
 from experiments.scan_and_snap.common import trainer
 from jattn.tasks.sequence_classes import sequence_classes
 from jattn.training import Parallel, Run, UsageError, cli, sweep
@@ -29,6 +29,25 @@ def test_every_claim_is_stated(tmp_path):
     with Run.open(tmp_path, config, name="toy") as run:
         ids = {claim.id.split("-")[0] for claim in run_experiment(config, run)}
     assert {f"S{n}" for n in range(1, 18)} == ids
+
+
+@pytest.mark.slow
+def test_claims_and_maps_of_text(tmp_path, monkeypatch):
+    config, found, draw = get_config(), {}, figures.text_maps
+    monkeypatch.setattr(figures, "text_maps", lambda *args: found.update(args[1]) or draw(*args))
+    config.study = "text"
+    config.text_model.update(
+        {"vocabulary": 60, "dim": 8, "layers": (1,), "length": 12, "batch_size": 2, "steps": 8,
+         "logs": 4, "seeds": 2, "sgd_rates": (1.0, 3.0), "adam_rates": (0.001, 0.003)}
+    )  # fmt: skip
+    with Run.open(tmp_path, config, name="toy") as run:
+        ids = {claim.id for claim in run_experiment(config, run)}
+        assert {"text", "text_maps"} <= set(run.figures)
+    assert ids == {"T1-sgd-1", "T2-sgd-1", "T3-sgd-1", "T1-adam-1", "T2-adam-1", "T3-adam-1", "T4"}
+    maps = found["sgd", 1]["map"]
+    assert maps.shape == (2, 2, 5, 12, 12)
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-5)
+    assert (np.triu(maps, 1) == 0).all()
 
 
 def test_sweeps_agree_over_strategies(tmp_path):
