@@ -13,6 +13,7 @@ from jattn.training import Claim, Run, UsageError, run_studies
 STUDIES = {
     "identities": identities.identities,
     "kernels": kernels.kernels,
+    "plane": kernels.plane,
     "segments": segments.segments,
     "stream": stream.stream,
     "interpolation": interpolation.interpolation,
@@ -30,10 +31,10 @@ def check(config) -> None:
     for field in ("scales", "ridges", "penalties", "rates"):
         if not config[field] or min(config[field]) <= 0:
             raise UsageError(f"{field}: expected positive numbers, got {tuple(config[field])}")
-    if len(config.kernels.pairs) < 2 or min(config.kernels.pairs) < 2:
-        raise UsageError(
-            f"kernels.pairs: expected two numbers above 1, got {tuple(config.kernels.pairs)}"
-        )
+    for field in ("kernels", "plane"):
+        pairs = tuple(config[field].pairs)
+        if len(pairs) < 2 or min(pairs) < 2:
+            raise UsageError(f"{field}.pairs: expected two numbers above 1, got {pairs}")
     if len(config.stream.spreads) != 2 or not config.stream.rates:
         raise UsageError(
             "stream: expected two spreads (apart, overlapping) and a rate, got "

@@ -39,22 +39,23 @@ def bias_by_bandwidth(run, bandwidths, curves) -> None:
     )
 
 
-def error_by_pairs(run, pairs, errors) -> None:
+def error_by_pairs(run, pairs, errors, powers, dim: int) -> None:
     """Expected error of each fit at its best bandwidth."""
     figure, axes = panels(1, 1, width=4.4, height=3.2)
     axis = axes[0, 0]
     for name, error in errors.items():
         axis.plot(pairs, error, "-o", ms=4, color=COLOR[name], label=name)
-    for name, power in (("softmax", -3 / 4), ("local linear", -4 / 5)):
+    for name, power in powers.items():
         guide = errors[name][-1] * (np.asarray(pairs) / pairs[-1]) ** power
         axis.plot(pairs, guide, ":", linewidth=0.8, color=COLOR[name])
     _log_axes(axis)
     label(axis, "pairs seen", "squared error, mean over queries")
+    said = " and ".join(f"{power:.2f}" for power in powers.values())
     run.save_figure(
         figure,
-        "error_by_pairs",
-        "A smooth law in one dimension: one line for all pairs keeps its bias however many there "
-        "are, local fits get better. Dotted: the powers -3/4 and -4/5.",
+        "error_by_pairs" if dim == 1 else f"error_by_pairs_{dim}",
+        f"A smooth law, keys of {dim} dimension{'s' * (dim > 1)}: local fits get better with the "
+        f"number of pairs; one line for all keeps its bias. Dotted: the powers {said}.",
     )
 
 

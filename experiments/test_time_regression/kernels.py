@@ -1,4 +1,4 @@
-"""Bias and variance in one dimension, where the classical expansion tells both: K1 to K4."""
+"""Bias and variance in one dimension, where an expansion tells both, and in two: K1 to K5."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ FITS = {"constant": "softmax", "linear": "local linear"}
 PLACES = {"boundary": 0.0, "inside": 0.45}
 NARROW = tuple(0.02 * 2 ** (i / 2) for i in range(5))  # bandwidths of the expansion
 SECTION = "section 3.2"
+# Powers of the number of pairs, by the dimension of keys: the boundary is what softmax is slow for.
+RATES = {d: {"constant": -3 / (d + 3), "linear": -4 / (d + 4)} for d in (1, 2)}
 NO_RIDGE = 1e-9  # far below the variance of keys within any bandwidth
 
 
@@ -39,21 +41,22 @@ def expansion(run: Run):
 
 
 def law(x):
-    """A smooth function that is steep at both ends."""
-    return jnp.sin(2 * jnp.pi * x) + 2 * x
+    """A smooth function that is steep at both ends of each axis, `[n, d] -> [n]`."""
+    return jnp.sum(jnp.sin(2 * jnp.pi * x) + 2 * x, axis=-1)
 
 
-def error_by_pairs(run: Run, config):
-    """Expected error of each fit, by pairs and bandwidth; mean over queries in all of [0, 1]."""
-    sizes, most = config.kernels, max(config.kernels.pairs)
+def error_by_pairs(run: Run, config, sizes, dim: int):
+    """Expected error of each fit, by pairs and bandwidth; mean over queries in all of [0, 1]^d."""
+    most, side = max(sizes.pairs), (101, 21)[dim - 1]
 
     def errors(seed):
-        query = jnp.linspace(0.0, 1.0, 101)[:, None]
-        drawn = jax.random.uniform(jax.random.key(seed), (most, 1))
+        axes = [jnp.linspace(0.0, 1.0, side)] * dim
+        query = jnp.stack(jnp.meshgrid(*axes), -1).reshape(-1, dim)
+        drawn = jax.random.uniform(jax.random.key(seed), (most, dim))
 
         def of(weights, key):
             found = layers.bias_and_variance(
-                weights, law(key), law(query), noise_variance=sizes.noise**2
+                weights, law(key)[:, None], law(query)[:, None], noise_variance=sizes.noise**2
             )
             return jnp.stack([found.bias.mean(), found.variance.mean()])
 
@@ -73,7 +76,31 @@ def error_by_pairs(run: Run, config):
         found = [at(pairs) for pairs in sizes.pairs]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
-    return sweep(run, "error_by_pairs", errors, seeds_of(config))
+    name = "error_by_pairs" if dim == 1 else f"error_by_pairs_{dim}"
+    return sweep(run, name, errors, seeds_of(config))
+
+
+def plane(run: Run, config) -> list[Claim]:
+    """How fast errors fall with the number of pairs where keys have two dimensions."""
+    sizes = config.plane
+    pairs = list(sizes.pairs)
+    mean = {fit: x.mean(0) for fit, x in error_by_pairs(run, config, sizes, 2).items()}
+    best = {fit: mean[fit].sum(-1) for fit in FITS}
+    chosen = {fit: [sizes.bandwidths[i] for i in error.argmin(1)] for fit, error in best.items()}
+    least = {fit: error.min(1) for fit, error in best.items()}
+    errors, powers = ({FITS[fit]: x[fit] for fit in FITS} for x in (least, RATES[2]))
+    figures.error_by_pairs(run, pairs, errors, powers, 2)
+    said = {fit: ", ".join(f"{h:.3f}" for h in chosen[fit]) for fit in FITS}
+    return [
+        CLASSICAL.claim("K5-linear", "local linear in two dimensions: error falls like pairs to "
+                        "this power", RATES[2]["linear"],
+                        float(exponent(pairs, least["linear"])), "~=", 0.1,
+                        where=SECTION, note=f"bandwidths {said['linear']}"),
+        CLASSICAL.claim("K5-constant", "softmax in two dimensions: error falls like pairs to this "
+                        "power, for the sake of the boundary", RATES[2]["constant"],
+                        float(exponent(pairs, least["constant"])), "~=", 0.1, where=SECTION,
+                        note=f"bandwidths {said['constant']}"),
+    ]  # fmt: skip
 
 
 def kernels(run: Run, config) -> list[Claim]:
@@ -96,12 +123,13 @@ def kernels(run: Run, config) -> list[Claim]:
             ]  # fmt: skip
     figures.bias_by_bandwidth(run, NARROW, curves)
 
-    found = error_by_pairs(run, config)
+    found = error_by_pairs(run, config, config.kernels, 1)
     pairs, sizes = list(config.kernels.pairs), config.kernels
     mean = {fit: values.mean(0) for fit, values in found.items()}  # over seeds
     best = {fit: mean[fit].sum(-1).min(1) for fit in FITS}
     line = mean["line"].sum(-1)
-    figures.error_by_pairs(run, pairs, {FITS[f]: e for f, e in best.items()} | {"one line": line})
+    errors, powers = ({FITS[fit]: x[fit] for fit in FITS} for x in (best, RATES[1]))
+    figures.error_by_pairs(run, pairs, errors | {"one line": line}, powers, 1)
     middle = len(pairs) // 2
     chosen = {FITS[fit]: mean[fit][middle] for fit in FITS}
     figures.bias_and_variance(run, sizes.bandwidths, chosen, pairs[middle])
@@ -109,12 +137,13 @@ def kernels(run: Run, config) -> list[Claim]:
     note = f"{pairs[0]} to {pairs[-1]} pairs, {config.seeds} seeds, the best bandwidth of each"
     return [
         *claims,
-        CLASSICAL.claim("K3-linear", "local linear: error falls like pairs to this power", -4 / 5,
-                        float(exponent(pairs, best["linear"])), "~=", 0.1, where=SECTION,
-                        note=note),
+        CLASSICAL.claim("K3-linear", "local linear: error falls like pairs to this power",
+                        RATES[1]["linear"], float(exponent(pairs, best["linear"])), "~=", 0.1,
+                        where=SECTION, note=note),
         CLASSICAL.claim("K3-constant", "softmax: error falls like pairs to this power, for the "
-                        "sake of the boundary", -3 / 4, float(exponent(pairs, best["constant"])),
-                        "~=", 0.1, where=SECTION, note=note),
+                        "sake of the boundary", RATES[1]["constant"],
+                        float(exponent(pairs, best["constant"])), "~=", 0.1, where=SECTION,
+                        note=note),
         claim_of("K3-line", "one line for all: error stays as pairs grow", 0.0,
                  float(exponent(pairs, line)), "~=", 0.1, derived=True, note=note),
         claim_of("K4", "local linear errs less than softmax at every number of pairs (the largest "
