@@ -139,8 +139,8 @@ def train(run: Run, config, tokens, vocabulary: int, common: int, *, layers: int
 
         carry, curves = jax.lax.scan(log, (params, state), chunk * jnp.arange(text.logs))
         end = seen(carry[0])
-        last = lambda name, curve: end.get(name, curve[-1])[None]
-        return {name: jnp.concatenate([c, last(name, c)]) for name, c in curves.items()}
+        end = {"loss": curves["loss"][-1]} | end
+        return {name: jnp.concatenate([c, end[name][None]]) for name, c in curves.items()}
 
     rates = text.sgd_rates if optimizer == "sgd" else text.adam_rates
     grid = np.meshgrid(config.seed + np.arange(text.seeds), rates, indexing="ij")

@@ -1,6 +1,7 @@
 """The experiment at toy sizes: files, claims, strategies, bad settings."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def test_every_claim_is_stated(tmp_path):
 
 @pytest.mark.slow
 def test_claims_and_maps_of_text(tmp_path, monkeypatch):
-    config, found, draw = get_config(), {}, figures.text_maps
+    config: Any = get_config()
+    found, draw = {}, figures.text_maps
     monkeypatch.setattr(figures, "text_maps", lambda *args: found.update(args[1]) or draw(*args))
     config.study = "text"
     config.text_model.update(
