@@ -68,6 +68,7 @@ REGISTERED = (
     "mental_simulation",
     "self_contradiction",
     "self_injection",
+    "judged_search",
     "world_model",
     "image_mixers",
     "language_model_sinks",
