@@ -7,9 +7,18 @@ Clips of drifting shapes and digits; a few thousand parameters each. Models see 
 before it, learn what comes next through windows of a few frames, and roll out ten frames on their
 own.
 
+At preset small none of the paper's findings holds: one frame ahead attention errs least (0.0061,
+reaction and diffusion 0.0079, the LSTM 0.0120), and the roll-outs of reaction and diffusion soon
+err more than the mean frame. That is the second setting. In the first one (800 steps, shapes and
+digits) states were never older than five frames in training, so that beliefs of other ages were met
+in roll-outs only (error ten frames ahead 0.150, now 0.077); they now come from up to eight frames
+before the window. Harm to a belief was measured by distance first, which says more about the
+field's spread than about its pattern, and is by correlation since; that claim failed both times.
+
 Presets (time on 2 CPU cores):
-    small   4 seeds, 800 steps, shapes and digits.
-    full    4 seeds, 3,000 steps, a larger batch.
+    small   4 seeds, 1,000 steps, shapes: 12 minutes on a machine with four other jobs, of an idle
+            one not timed.
+    full    shapes and digits, 3,000 steps, a larger batch: not run.
     paper   the paper's sizes (64 x 64 pixels, 800,000 parameters, 8,000 steps), on its moving
             digits' stand-ins: its videos are not here. For accelerators.
 """
@@ -64,7 +73,7 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     if preset == "paper":
         config.side = 64
         config.patch = 4
-        config.channels = 128
+        config.channels = 160
         config.layers = 3
         config.lstm_channels = 96
         config.dim = 128
