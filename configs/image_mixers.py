@@ -8,9 +8,14 @@ attention and linear attention with plain feature maps. What a mixer has more or
 parameters, the MLPs make up for. Agent attention and DyDiLA know the grid of patches, and convolve
 their values over it, as their papers have it; softmax attention does not.
 
+Four agents come out best (0.976), above one agent (0.966) and, though not by two standard errors in
+every seed, above softmax (0.963). DyDiLA (0.958) and Flow-Attention (0.967) are no better than the
+feature maps they are compared with. Settings are the first that were tried.
+
 Presets (time on 2 CPU cores):
-    small   seven mixers, digits of 8 x 8 pixels, 3 seeds.
-    full    more agents, parts of DyDiLA's banks removed, 5 seeds.
+    small   seven mixers, digits of 8 x 8 pixels, 3 seeds: 11 minutes on a machine with four other
+            jobs, of an idle one not timed.
+    full    more agents, parts of DyDiLA's banks removed, 5 seeds: not run.
     paper   the same on MNIST's digits of 28 x 28 pixels: the papers train on ImageNet, which is
             not here.
 """
