@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from experiments.flags import Parser
 from jattn import masks
@@ -85,28 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{counts.max_visits_per_q_tile} tiles), {counts.speedup_mean:.2f} on average"
     )
     if chosen.figure is not None:
-        _draw(tile_map(*given), chosen.figure)
+        draw(tile_map(*given)).savefig(chosen.figure, dpi=150, bbox_inches="tight")
         print(f"drawn in {chosen.figure}")
     return 0
 
 
-def _draw(tiles: np.ndarray, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
-
+def draw(tiles: np.ndarray) -> Figure:
+    """A picture of what `tile_map` gives."""
     colours = ("#f2f2f2", "#f0a050", "#30608f")
-    figure, axes = plt.subplots(figsize=(6, 6.4))
+    figure = Figure(figsize=(6, 6.4))
+    axes = figure.subplots()
     axes.imshow(tiles, cmap=ListedColormap(colours), vmin=0, vmax=2, interpolation="nearest")
     axes.set(xlabel="tiles of keys", ylabel="tiles of queries")
     names = ("skipped", "with a mask", "full")
     handles = [Patch(color=c, label=n) for c, n in zip(colours, names, strict=True)]
     figure.legend(handles=handles, ncols=3, loc="upper center", frameon=False)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
-    plt.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ REGISTERED = (
     "affine_attention",
     "hierarchical_text",
     "factor_graph",
+    "sparse_attention",
     "directed_connectivity",
     "agnosia",
     "attention_states",

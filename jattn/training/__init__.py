@@ -8,6 +8,7 @@ trains many seeds in one program on any number of devices.
 from jattn.training import cli
 from jattn.training.claims import Claim, Paper
 from jattn.training.errors import Interrupted, NonFiniteError, UsageError
+from jattn.training.fast_weights import fast_weights_loss
 from jattn.training.fit import FitResult, fit
 from jattn.training.gallery import write_gallery
 from jattn.training.parallel import Parallel, map_over_devices, parallel_config
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "UsageError",
     "cli",
+    "fast_weights_loss",
     "fit",
     "map_over_devices",
     "parallel_config",

@@ -38,6 +38,7 @@ NOTEBOOKS = {
     "sink_emergence": "swap_the_attention",
     "self_injection": "judged_search",
     "softmax_as_rnn": "linear_attention",
+    "sparse_attention": "neighborhood_attention",
     "step_sizes": "swap_the_attention",
     "test_time_regression": "linear_attention",
     "world_model": "linear_attention",

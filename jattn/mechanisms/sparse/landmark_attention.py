@@ -25,8 +25,36 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend
-from jattn.checks import check_shape
+from jattn.checks import check_count, check_shape
 from jattn.mechanisms.sparse.tile_scores import top_count
+
+
+def insert_landmarks(
+    tokens: Int[Array, "*batch t"], every: int, landmark: int
+) -> Int[Array, "*batch n"]:
+    """Puts a landmark behind every block of tokens; what is no whole block at the end has none.
+
+    Args:
+        tokens: ordinary ones.
+        every: tokens of a block.
+        landmark: the token that stands for a block.
+
+    Returns:
+        `[..., t + t // every]`.
+
+    Reference:
+        arXiv 2305.16300.
+
+    Example:
+        >>> insert_landmarks(jnp.arange(5), 2, 9).tolist()
+        [0, 1, 9, 2, 3, 9, 4]
+    """
+    check_count("every", every)
+    whole = tokens.shape[-1] // every
+    blocks = tokens[..., : whole * every].reshape(*tokens.shape[:-1], whole, every)
+    marks = jnp.full((*blocks.shape[:-1], 1), landmark, tokens.dtype)
+    closed = jnp.concatenate([blocks, marks], axis=-1).reshape(*tokens.shape[:-1], -1)
+    return jnp.concatenate([closed, tokens[..., whole * every :]], axis=-1)
 
 
 def landmark_attention(
