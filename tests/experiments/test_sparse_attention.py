@@ -76,7 +76,8 @@ def test_samplers_say_what_they_do():
     assert (column[:, 0] // BLOCK != column[:, 1] // BLOCK).all()
 
     clear, place = jax.vmap(bars)(keys)
-    assert (np.asarray(clear).sum(2).argmax(1) == np.asarray(place)).mean() > 0.8
+    sums = np.take_along_axis(np.asarray(clear).sum(2), np.asarray(place, int)[:, None], 1)
+    assert sums.mean() == pytest.approx(6, abs=1)  # noise of 2 a row, 64 draws
 
     chat = chats(16, 4, 2)(jax.random.key(1))
     pairs = dict(zip(chat.tokens[:8:2].tolist(), chat.tokens[1:8:2].tolist(), strict=True))
@@ -90,15 +91,17 @@ def test_a_budget_keeps_the_share_that_is_wanted():
 
 
 def test_bad_settings(tmp_path):
-    for change, message in (
-        ({"draws": 1}, "draws: expected at least 2, got 1"),
-        ({"turns": {"pairs": 8}}, "turns.vocabulary: expected at least 34, got 32"),
-        ({"routing": {"heads": 3}}, "routing.heads: expected an even divisor of dim 8, got 3"),
+    for index, (change, message) in enumerate(
+        (
+            ({"draws": 1}, "draws: expected at least 2, got 1"),
+            ({"turns": {"pairs": 8}}, "turns.vocabulary: expected at least 34, got 32"),
+            ({"routing": {"heads": 3}}, "routing.heads: expected an even divisor of dim 8, got 3"),
+        )
     ):
         config = toy()
         config.update(change)
         with (
-            Run.open(tmp_path, config, name="toy") as run,
+            Run.open(tmp_path / str(index), config, name="toy") as run,
             pytest.raises(UsageError, match=message),
         ):
             run_experiment(config, run)
