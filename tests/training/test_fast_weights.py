@@ -17,8 +17,8 @@ FAST = {"scale": jnp.zeros(3), "shift": jnp.zeros(3)}
 
 
 def test_no_steps_or_no_rate_is_the_loss():
-    for options in ({"steps": 0}, {"rate": 0.0}):
-        adapted = lambda slow: fast_weights_loss(loss, slow, FAST, **options)  # noqa: B023
+    for steps, rate in ((0, 1.0), (2, 0.0)):
+        adapted = lambda slow: fast_weights_loss(loss, slow, FAST, steps=steps, rate=rate)  # noqa: B023
         np.testing.assert_allclose(adapted(SLOW), loss(SLOW, FAST))
         np.testing.assert_allclose(jax.grad(adapted)(SLOW), jax.grad(loss)(SLOW, FAST))
 
