@@ -13,7 +13,7 @@ from experiments.dynamical_systems.model import Spec
 from jattn.tasks.associative_recall import Recall, associative_recall
 from jattn.training import Claim, Run, fit
 
-LOGS, WARM_UP, TEST_PIECE = 20, 0.05, 256
+LOGS, WARM_UP, TEST_PIECE = 10, 0.05, 256  # a look costs as much as five steps
 IN_THIS_RUN = "a hundredth is within what seeds differ by"
 PLATEAU = 1.35  # in units of a guess among the values of the sequence
 
