@@ -9,9 +9,12 @@ recall, puts linear attention in its place with the same projections, distils He
 maps from the softmax weights, and fine-tunes the whole: against Hedgehog without distillation, and
 against elu + 1, which has nothing to distil.
 
+Study "images" does the same to a classifier of digits, whose patches all see each other: the
+distilled student keeps 0.994 of the teacher's accuracy at once and 0.997 fine-tuned.
+
 Presets (time on 2 CPU cores):
     small   16 pairs, one head of 32 dimensions, 2 seeds: 23 minutes on a busy machine, of an idle
-            one not timed.
+            one not timed; images 3 minutes more.
     full    4 seeds, a longer fine-tuning: not timed.
     paper   a decoder of the size of the paper's recall task. For accelerators.
 
