@@ -9,6 +9,8 @@ that a matrix cannot, and what forgetting is good for. Two train small decoders,
 retention or softmax attention: on associative recall, and on needles in haystacks up to four times
 as long as in training. Two more, not in preset small, remove parts of Titans' memory as context on
 text (`ablations`), and train every loss of Miras with every retention (`grid`).
+`ablations` has not been run at these settings; of `grid` two cells have (squared loss, 3 seeds):
+0.53 ± 0.25 of recall with retention l2, 0.49 ± 0.22 with lq.
 
 Presets (time on 2 CPU cores):
     small   the streams; Titans' and Yaad's linear memories, retention, softmax: 6 minutes.
