@@ -23,6 +23,7 @@ from absl import logging
 import jattn
 from experiments.flags import Parser, count, some_of
 from experiments.tools.bench_lm import language_model_times
+from experiments.tools.bench_sdpa import Shape, torch_peer
 from experiments.tools.bench_training import CPU_DEVICES, seconds_a_step, torch_seconds_a_step
 from jattn.mechanisms.layers.norms import unit_norm
 from jattn.mechanisms.linear.hedgehog import hedgehog_features
@@ -129,6 +130,56 @@ def attend_rows(repeats: int) -> Iterator[Row]:
         ]
         case = f"T={t} heads={heads}/{groups} D={d}"
         yield from compare(case, ours, baseline, inputs, bars, repeats)
+
+
+def window_rows(repeats: int) -> Iterator[Row]:
+    """Windows of a sixteenth of 8192 tokens, float32, against all of them (and tiles of 256)."""
+    length, window = 8192, 512
+    query, key, value = (jax.random.normal(jax.random.key(i), (1, length, 8, 64)) for i in range(3))
+    everything = lambda *x: jattn.attend(*x)
+    masked = lambda mask: lambda *x: jattn.attend(*x, mask=mask)
+    near = jattn.masks.neighborhood((length,), (window,))
+    strided = jattn.masks.neighborhood((length,), (window,), stride=(window,))
+    table = jnp.abs(jnp.arange(32)[:, None] - jnp.arange(32)) <= 1
+    blocks = jattn.masks.blocks(table[None, None], 256, 256)
+    share = float(table.mean())
+    inputs, bars = (query, key, value), {"forward": (1.0, 0)}
+    yield from compare("window, stride 1", masked(near), everything, inputs, bars, repeats)
+    yield from compare(
+        "window, stride 512, to stride 1", masked(strided), masked(near), inputs, bars, repeats
+    )
+    # 0.6 of what the share of tiles that are visited would give.
+    for mode in ("forward", "forward + backward"):
+        bars = {mode: (0.6 / share, 0)}
+        case = f"blocks of 256, {share:.0%} visited"
+        yield from compare(case, masked(blocks), everything, inputs, bars, repeats)
+
+
+def peer_rows(repeats: int) -> Iterator[Row]:
+    """Causal softmax attention, float32, against PyTorch's where it is installed."""
+    attend = lambda *x: jattn.attend(*x, mask=jattn.masks.causal())
+    gradient = jax.grad(lambda *x: (attend(*x) ** 2).sum(), (0, 1, 2))
+    with torch_peer() as peer:
+        if peer is None:
+            print("PyTorch is not installed")
+            return
+        for shape in (Shape(512, 8, 8, 64), Shape(4096, 8, 8, 64), Shape(8192, 8, 8, 64),
+                      Shape(3000, 8, 4, 80)):  # fmt: skip
+            inputs = [
+                jax.random.normal(jax.random.key(i), (1, shape.length, h, shape.dim))
+                for i, h in enumerate((shape.heads, shape.groups, shape.groups))
+            ]
+            case = f"T={shape.length} heads={shape.heads}/{shape.groups} D={shape.dim}"
+            for mode, function in (("forward", attend), ("forward + backward", gradient)):
+                program = jax.jit(function).lower(*inputs).compile()
+                ours, theirs = [], []
+                for _ in range(repeats + 1):
+                    start = time.perf_counter()
+                    jax.block_until_ready(program(*inputs))
+                    ours.append(time.perf_counter() - start)
+                    theirs.append(peer.seconds(shape, "backward" in mode))
+                mine, other = (statistics.median(each[1:]) for each in (ours, theirs))
+                yield Row(f"{case}, {mode}", mine, other, 0, 0, 1.0, 0.0)
 
 
 def train_rows(_: int) -> Iterator[Row]:
@@ -263,6 +314,8 @@ def language_model_rows(repeats: int) -> Iterator[Row]:
 
 TABLES: dict[str, Callable[[int], Iterator[Row]]] = {
     "attend": attend_rows,
+    "peer": peer_rows,
+    "windows": window_rows,
     "recur": recur_rows,
     "family": family_rows,
     "memory": memory_rows,

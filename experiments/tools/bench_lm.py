@@ -1,5 +1,9 @@
-"""Times of the trained language model, beside `transformers` on PyTorch where that is installed."""
+"""Times of the trained language model, beside `transformers` on PyTorch where that is installed.
 
+And of ablating its heads one by one, beside TransformerLens.
+"""
+
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +50,16 @@ def language_model_times(repeats: int) -> Iterator[tuple[str, float, float | Non
     other = None if theirs is None else theirs(short, NEW, repeats)
     mine = best(lambda: generate(model, short, NEW), repeats)
     yield f"generation of {NEW} tokens", mine, other, 1.5
-    yield ablations(model, prompt[:, :ABLATED])
+    tokens = prompt[:, :ABLATED]
+    together = ablations(model, tokens)
+    yield together
+    heads = [(i, j) for i in range(model.config.layers) for j in range(model.config.heads)]
+    yield (
+        "one of them, in a loop",
+        together[2] / len(heads),
+        _transformer_lens(tokens, heads[::10]),
+        1.0,
+    )
 
 
 def ablations(model: Llama, tokens: Any) -> tuple[str, float, float, float]:
@@ -69,15 +82,27 @@ def ablations(model: Llama, tokens: Any) -> tuple[str, float, float, float]:
     return f"{len(every)} ablations of heads, {ABLATED} tokens", mine, loop, 5.0
 
 
+def _torch_model() -> Any:
+    """The same weights in `transformers`, float32.
+
+    Raises:
+        ImportError: it, or PyTorch, is not installed.
+    """
+    import torch  # type: ignore  # noqa: F401
+    from transformers import AutoModelForCausalLM  # type: ignore
+
+    path = smollm2_path()
+    return AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name).eval()
+
+
 def _transformers() -> Callable[..., float] | None:
     """Seconds that `transformers` takes on the same weights, in float32; None without it."""
     try:
         import torch  # type: ignore
-        from transformers import AutoModelForCausalLM  # type: ignore
+
+        model = _torch_model()
     except ImportError:
         return None
-    path = smollm2_path()
-    model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name).eval()
 
     def seconds(tokens, new, repeats):
         given = torch.tensor(jax.device_get(tokens))
@@ -87,12 +112,34 @@ def _transformers() -> Callable[..., float] | None:
             with torch.inference_mode():
                 return model.generate(given, **options)
 
-        run()
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-        return min(times)
+        return best(run, repeats)
 
     return seconds
+
+
+def _transformer_lens(tokens: Any, chosen: list[tuple[int, int]]) -> float | None:
+    """Seconds of one ablation of a layer's head in TransformerLens; None without it."""
+    try:
+        import torch  # type: ignore
+        from transformer_lens.model_bridge import TransformerBridge  # type: ignore
+        from transformers import AutoTokenizer  # type: ignore
+
+        model, path = _torch_model(), smollm2_path()
+    except ImportError:
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    with tempfile.TemporaryDirectory() as folder:  # it asks for a config by name, which is a folder
+        model.config.save_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer)
+    given = torch.tensor(jax.device_get(tokens))
+
+    def ablate(layer, head):
+        def zero(z, hook):
+            z[:, :, head] = 0
+            return z
+
+        hooks = [(f"blocks.{layer}.attn.hook_z", zero)]
+        with torch.inference_mode():
+            return bridge.run_with_hooks(given, fwd_hooks=hooks)[:, -1].logsumexp(-1)
+
+    return best(lambda: [ablate(*one) for one in chosen], 1) / len(chosen)
