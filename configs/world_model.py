@@ -12,8 +12,9 @@ reaction and diffusion 0.0079, the LSTM 0.0120), and the roll-outs of reaction a
 err more than the mean frame. That is the second setting. In the first one (800 steps, shapes and
 digits) states were never older than five frames in training, so that beliefs of other ages were met
 in roll-outs only (error ten frames ahead 0.150, now 0.077); they now come from up to eight frames
-before the window. Harm to a belief was measured by distance first, which says more about the
-field's spread than about its pattern, and is by correlation since; that claim failed both times.
+before the window; digits were left out for time. Harm to a belief was measured by distance first,
+which says more about the field's spread than about its pattern, and is by correlation since; that
+claim failed both times.
 
 Presets (time on 2 CPU cores):
     small   4 seeds, 1,000 steps, shapes: 12 minutes on a machine with four other jobs, of an idle
