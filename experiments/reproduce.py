@@ -68,6 +68,7 @@ REGISTERED = (
     "attention_states",
     "mental_simulation",
     "self_contradiction",
+    "self_specialization",
     "self_injection",
     "judged_search",
     "world_model",

@@ -16,6 +16,7 @@ from experiments.attention_states.policy import acted_on, wizard
 from experiments.attention_states.world import beliefs, streams, switches
 from jattn.systems import attention_states as states
 from jattn.training import Run, cli
+from tests.browser import needs_chromium, said_in_browser
 
 TOY = [
     "windows=40", "policy_episodes=3", "train_episodes=4", "test_episodes=3", "steps=2", "dim=8",
@@ -136,3 +137,32 @@ def test_bad_settings(tmp_path, capsys):
     for preset in PRESETS:
         config: Any = get_config(preset)
         assert config.steps > 0
+
+
+MOVES = """
+  const $ = id => page.getElementById(id), time = $("time");
+  said.first = $("where").textContent;
+  time.value = time.max;
+  time.dispatchEvent(new view.Event("input"));
+  $("override").children[3].click();
+  said.last = $("where").textContent;
+  said.pressed = page.querySelector("[aria-pressed=true]").textContent;
+  said.bars = $("belief").children.length;
+  said.does = $("does").querySelectorAll("dd").length;
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_works_in_a_browser(tmp_path, stream, width):
+    belief = beliefs(stream)
+    options = {"on": 0.5, "off": 0.35, "dwell": 2, "protect": None}
+    text = page.page_of(page.data_of(stream, belief, options))
+    said = said_in_browser(tmp_path, text, width, MOVES)
+    assert int(said["overflow"]) <= 0
+    last = len(stream.states[0])
+    begins = page.STATES[int(belief.filtered[0, 0].argmax())]
+    assert said["first"] == f"Window 1 of {last}: {begins}"
+    assert said["last"] == f"Window {last} of {last}: {page.STATES[2]} (overruled)"
+    assert said["pressed"] == page.STATES[2]
+    assert (said["bars"], said["does"]) == ("4", "5")

@@ -37,6 +37,7 @@ NOTEBOOKS = {
     "self_contradiction": "judged_search",
     "sink_emergence": "swap_the_attention",
     "self_injection": "judged_search",
+    "self_specialization": "judged_search",
     "softmax_as_rnn": "linear_attention",
     "sparse_attention": "neighborhood_attention",
     "step_sizes": "swap_the_attention",

@@ -1,11 +1,7 @@
 """The viewer: words of edits, what the page holds, bad input, and the page in a browser."""
 
 import base64
-import html
 import json
-import re
-import shutil
-import subprocess
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +12,12 @@ from experiments.view.contents import contents
 from experiments.view.edits import parse_edit, parse_edits
 from jattn import lens
 from jattn.lens.edits import ablate, heads_of
+from tests.browser import needs_chromium, said_in_browser
 from tests.tiny_language_model import tiny_language_model
 
 LANGUAGE = tiny_language_model()
 SIZES = dict(layers=2, heads=4, length=5)
 PROMPT = "One two </script> three"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def edited_logits(*edits):
@@ -108,37 +104,27 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "view.html").stat().st_size > 5_000
 
 
-FRAME = """<body>
-<iframe id=f style="width:{width}px;height:2000px;border:0" srcdoc="{page}"></iframe>
-<script>document.getElementById("f").onload = e => {{
-  const page = e.target.contentDocument, key = k => page.body.dispatchEvent(
-    new e.target.contentWindow.KeyboardEvent("keydown", {{ key: k, bubbles: true }}));
-  const said = Object.assign(document.body.dataset, page.body.dataset);
-  said.overflow = page.documentElement.scrollWidth - {width};
+KEYS = """
+  const key = k => page.body.dispatchEvent(
+    new view.KeyboardEvent("keydown", { key: k, bubbles: true }));
+  Object.assign(said, page.body.dataset);
   said.rows = page.querySelectorAll("#lens tr").length;
   ["ArrowUp", "ArrowUp", "ArrowRight", "[", "s", "e"].forEach(key);
-  said.after = JSON.stringify({{ ...page.body.dataset }});
-}}</script>"""
+  said.after = JSON.stringify({ ...page.body.dataset });
+"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 @pytest.mark.parametrize("width", [1400, 390])
 def test_it_works_in_a_browser(tmp_path, width):
     edits = parse_edits(["ablate:1.2"], **SIZES)
     found = contents(LANGUAGE, "One two three, " * 12, edits, ["ablate:1.2"])
-    frame = tmp_path / "frame.html"
-    frame.write_text(FRAME.format(width=width, page=html.escape(page(found))))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'user'}", "--window-size=1500,2100"]
-    dom = subprocess.run([*command, frame.as_uri()], capture_output=True, text=True, timeout=120)
-    said = dict(
-        re.findall(r'data-([a-z]+)="([^"]*)"', dom.stdout[dom.stdout.index("<body") :][:900])
-    )
-    assert said.get("ready") == "yes", dom.stderr[-500:]
+    said = said_in_browser(tmp_path, page(found), width, KEYS)
+    assert said.get("ready") == "yes"
     assert "errors" not in said
     assert int(said["overflow"]) <= 0
     assert int(said["rows"]) == 3  # a head line, and two layers
-    after = json.loads(html.unescape(said["after"]))
+    after = json.loads(said["after"])
     length = len(found["tokens"])
     assert (said["layer"], said["query"]) == ("1", str(length - 1))
     assert (after["layer"], after["head"], after["query"]) == ("0", "1", str(length - 2))
