@@ -83,7 +83,8 @@ def test_only_new_questions_of_the_domain_are_kept(world, monkeypatch):
         return np.array([row + [0] * (8 - len(row)) for row in rows])
 
     monkeypatch.setattr(expert, "_written", written)
-    kept, share = expert.instructions(None, None, seeds, 8, [fresh[1]], 0)
+    nobody: Any = None  # what would write is replaced
+    kept, share = expert.instructions(nobody, nobody, seeds, 8, [fresh[1]], 0)
     assert share == pytest.approx(5 / 7, abs=0.1)
     assert fresh[1] not in kept
     assert seeds[0].question not in kept
