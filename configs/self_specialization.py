@@ -10,6 +10,12 @@ styles, of which a question does not say which is wanted. 24 seeds say it; the m
 and adapters learn to answer them without. The paper tunes models of 30 billion parameters on
 biomedicine and finance.
 
+One run of preset small was looked at. Documents in view did harm there: of labels made with them
+0.26 were right, without 0.69, for so small a model has not learned to look facts up in 1,500
+steps. Two claims were put right after it. Labels are bounded by the coverage of what the model asks
+itself, which is higher than that of all facts (0.97 of labels were right); and documents that only
+harm known facts more than unknown ones no longer pass as helping with these.
+
 Presets (time on 2 CPU cores):
     small   one model of 0.2 million parameters, 1,500 steps.
     full    three models, 4,500 steps.
