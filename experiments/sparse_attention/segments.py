@@ -59,12 +59,12 @@ def segments(run: Run, config) -> list[Claim]:
 def _subjects(key: jax.Array) -> dict[str, jax.Array]:
     """Weight between two subjects of a picture, and on a part of a reference before and after."""
     of_cells, of_parts, of_noise = jax.random.split(key, 3)
-    row, column = jnp.divmod(jnp.arange(64), 8)
-    labels = jnp.where(row == 0, 0, jnp.where(column < 4, 1, 2))[None]
+    row, column = np.divmod(np.arange(64), 8)
+    of_cell = np.where(row == 0, 0, np.where(column < 4, 1, 2))  # 0 is the background
+    labels = jnp.asarray(of_cell)[None]
     query, keys = jax.random.normal(of_cells, (2, 1, 64, 2, DIM))
     other = jnp.broadcast_to((labels == 2)[..., None, None].astype(float), (1, 64, 2, 1))
-    from_first = labels[0] == 1
-    leak = lambda out: out[0, from_first].mean()
+    leak = lambda out: out[0, np.flatnonzero(of_cell == 1)].mean()
     found = {
         "open": leak(attend(query, keys, other)),
         "isolated": leak(isolation.isolation_attention(query, keys, other, labels)),
