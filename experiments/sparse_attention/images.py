@@ -53,14 +53,16 @@ def _pairs(run: Run, config, width: int) -> np.ndarray:
     def init(key):
         of_layers, of_tables, of_input, of_output = jax.random.split(key, 4)
         return {
-            "input": affine_init(of_input, 1, dim), "norm": norm_init(dim),
+            "input": affine_init(of_input, 2, dim), "norm": norm_init(dim),
             "output": affine_init(of_output, dim, 2),
             "layers": layers_init(of_layers, dim, heads, 2),
             "tables": jax.random.normal(of_tables, (2, 2, reach, dim // heads)) * heads**-0.5,
         }  # fmt: skip
 
     def logits(params, image):
-        x = affine(params["input"], image.reshape(len(image), -1, 1))
+        # An empty cell is no vector of zeros: layer norm would blow its gradient up.
+        cells = image.reshape(len(image), -1, 1)
+        x = affine(params["input"], jnp.concatenate([cells, 1 - cells], -1))
 
         def attention(layer, *projected):
             query, key, value = (y.reshape(len(y), SIDE, SIDE, *y.shape[2:]) for y in projected)

@@ -53,7 +53,8 @@ def _copier(run: Run, config, name: str) -> np.ndarray:
     size = settings.dim // settings.heads
     sample = copying(settings.vocabulary, settings.length)
     near = masks.sliding_window(settings.window - 1, 0)
-    places = jax.random.randint(jax.random.key(7), (1, half, settings.length), 0, settings.clusters)
+    shape = (1, half, settings.length - 1)
+    places = jax.random.randint(jax.random.key(7), shape, 0, settings.clusters)
 
     def init(key):
         of_decoder, of_centroids = jax.random.split(key)
