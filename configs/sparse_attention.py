@@ -7,7 +7,8 @@ Tiles that windows visit are counted, choices of blocks and tokens are tried on 
 structure, and small models are trained where a claim is about what is learnt.
 
 Presets (time on 2 CPU cores):
-    small   2 seeds, 20 draws of made keys.
+    small   2 seeds, 20 draws of made keys. Not run whole yet; the
+            studies without training were.
     full    4 seeds, twice as many steps, 100 draws.
     paper   as full, with the decoder, blocks and steps of arXiv 2305.16300 for landmarks: the one
             of these papers whose sizes fit a task that can be made.
