@@ -108,6 +108,18 @@ def test_maps_are_those_of_the_network():
     maps = jax.jit(network.maps)(params, tokens)
     np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
     assert maps.shape == (1, 2, 4, 3, 3)
+    assert not np.triu(maps, 1).any()  # nothing looks ahead
+    # The network, written out with its maps in the place of attention.
+    before, layer = jax.jit(network.logits)(params, tokens), params["layers"][0]
+    x = params["words"][tokens] + params["places"]
+    normed = networks.rms_norm(x, layer["norms"][0])
+    value = (normed @ layer["mixer"]["value"]).reshape(2, 3, 4, -1)
+    read = jnp.einsum("bhts,bshd->bthd", maps[0], value).reshape(x.shape)
+    x = (x + read @ layer["mixer"]["output"])[:, -1]
+    x += jax.nn.gelu(networks.rms_norm(x, layer["norms"][1]) @ layer["up"]) @ layer["down"]
+    again = networks.rms_norm(x, params["norm"]) @ params["head"]
+    np.testing.assert_allclose(again, before, atol=1e-5)
+    assert np.abs(before[0] - before[1]).max() > 0.01
     # Without values a layer adds nothing: the answer no longer depends on the other tokens.
     params["layers"][0]["mixer"]["value"] *= 0
     found = jax.jit(network.logits)(params, tokens)
