@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from experiments.functional import optimizer
-from experiments.sparse_attention.networks import layers_init, run_layers
+from experiments.sparse_attention.networks import layers_init, of_seed, run_layers
 from jattn import attend, zoo
 from jattn.mechanisms.layers.affine import affine, affine_init, norm, norm_init
 from jattn.mechanisms.layers.convolutions import convolution
@@ -90,7 +90,7 @@ def _classifier(run: Run, config, settings, name: str, init, logits, sample) -> 
     def accuracy():
         image, label = _fresh(config, sample)
         test = jax.jit(lambda params: (logits(params, image).argmax(-1) == label).mean())
-        return {"accuracy": np.array([test(_one(params, i)) for i in range(config.seeds)])}
+        return {"accuracy": np.array([test(of_seed(params, i)) for i in range(config.seeds)])}
 
     return run.cached(name, accuracy)["accuracy"]
 
@@ -156,7 +156,7 @@ def _connectivity(run: Run, config) -> dict[str, np.ndarray]:
     test = jnp.asarray(digits.test[..., 0], jnp.float32)
     rows = []
     for seed in range(config.seeds):
-        teacher = _one(teachers, seed)
+        teacher = of_seed(teachers, seed)
 
         def predictors(key):
             keys = jax.random.split(key, layers)
@@ -185,7 +185,7 @@ def _connectivity(run: Run, config) -> dict[str, np.ndarray]:
 
         def measured(found=found, predict=predict):
             masses = jax.jit(lambda params: _masses(predict(params, test), cells, keep))
-            return {name: np.asarray(x) for name, x in masses(_one(found, 0)).items()}
+            return {name: np.asarray(x) for name, x in masses(of_seed(found, 0)).items()}
 
         rows.append(run.cached(f"connectivity_{seed}", measured))
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -266,7 +266,7 @@ def _bars(run: Run, config, name: str) -> dict[str, np.ndarray]:
     def tested():
         image, place = _fresh(config, bars)
         test = jax.jit(lambda params: jnp.abs(row(params, image) - place).mean())
-        one = [_one(params, seed) for seed in range(config.seeds)]
+        one = [of_seed(params, seed) for seed in range(config.seeds)]
         numbers = sum(leaf.size for leaf in jax.tree.leaves(one[0]))
         return {"error": np.array([test(p) for p in one]), "parameters": np.array(numbers)}
 
@@ -283,7 +283,3 @@ def _fit(run: Run, config, settings, name: str, init, loss, sample):
 
 def _fresh(config, sample):
     return jax.vmap(sample)(jax.random.split(jax.random.key(config.seed + 1), 512))
-
-
-def _one(params, seed: int):
-    return jax.tree.map(lambda x: x[seed], params)

@@ -27,6 +27,11 @@ def sizes_of(settings) -> Sizes:
     return Sizes(*(settings[field] for field in Sizes._fields))
 
 
+def of_seed(params: Any, seed: int) -> Any:
+    """Parameters of one of the seeds that `fit` trained side by side."""
+    return jax.tree.map(lambda leaf: leaf[seed], params)
+
+
 def layers_init(key: jax.Array, dim: int, heads: int, layers: int) -> list[dict[str, Any]]:
     """Draws layers of attention and an MLP."""
     keys = jax.random.split(key, (layers, 2))

@@ -7,7 +7,7 @@ import optax
 
 from experiments.functional import optimizer
 from experiments.plots import COLORS, label, panels
-from experiments.sparse_attention.networks import decoder, decoder_init, sizes_of
+from experiments.sparse_attention.networks import decoder, decoder_init, of_seed, sizes_of
 from jattn import attend, masks
 from jattn.mechanisms.sparse.landmark_attention import (
     insert_landmarks,
@@ -80,7 +80,7 @@ def _landmarks(run: Run, config, counts: tuple[int, ...]) -> np.ndarray:
             lambda params: (asked(params, batch, count).argmax(-1) == batch.answers).mean()
         )
         tests = [measure(count) for count in (*counts, None)]
-        rows = [[test(_one(params, seed)) for test in tests] for seed in range(config.seeds)]
+        rows = [[test(of_seed(params, seed)) for test in tests] for seed in range(config.seeds)]
         return {"accuracy": np.array(rows)}
 
     return run.cached("landmarks", accuracies)["accuracy"]
@@ -102,7 +102,7 @@ def _window(run: Run, config, width: int) -> np.ndarray:
     def accuracy():
         batch = _test(config, sample)
         test = jax.jit(lambda params: (asked(params, batch).argmax(-1) == batch.answers).mean())
-        return {"accuracy": np.array([test(_one(params, i)) for i in range(config.seeds)])}
+        return {"accuracy": np.array([test(of_seed(params, i)) for i in range(config.seeds)])}
 
     return run.cached("window", accuracy)["accuracy"]
 
@@ -124,10 +124,6 @@ def _fit(run: Run, config, name: str, asked, sample):
 
 def _test(config, sample) -> Recall:
     return jax.vmap(sample)(jax.random.split(jax.random.key(config.seed + 1), 128))
-
-
-def _one(params, seed: int):
-    return jax.tree.map(lambda x: x[seed], params)
 
 
 def _draw(run: Run, counts, found: np.ndarray, window: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from experiments.functional import optimizer
-from experiments.sparse_attention.networks import decoder, decoder_init, sizes_of
+from experiments.sparse_attention.networks import decoder, decoder_init, of_seed, sizes_of
 from jattn import attend, masks
 from jattn.mechanisms.layers.norms import unit
 from jattn.mechanisms.sparse import routing_attention as routes
@@ -112,7 +112,7 @@ def _copier(run: Run, config, name: str) -> np.ndarray:
             counts = batch.copied[:, 1:]
             return ((logits.argmax(-1) == batch.tokens[:, 1:]) * counts).sum() / counts.sum()
 
-        return {"accuracy": np.array([measure(_one(params, i)) for i in range(config.seeds)])}
+        return {"accuracy": np.array([measure(of_seed(params, i)) for i in range(config.seeds)])}
 
     return run.cached(f"routing_{name}", accuracy)["accuracy"]
 
@@ -253,7 +253,7 @@ def _chatter(run: Run, config, name: str) -> dict[str, np.ndarray]:
                 sink = [(w[..., 0] * asking).sum((0, 2)) / asking.sum() for w in weights]
                 return right.sum() / counts.sum(), jnp.stack(sink).mean()
 
-            found = [measure(_one(params, seed)) for seed in range(config.seeds)]
+            found = [measure(of_seed(params, seed)) for seed in range(config.seeds)]
             rows[title] = np.array([accuracy for accuracy, _ in found])
             if title == "same":
                 rows["sink"] = np.array([mass for _, mass in found])
@@ -286,7 +286,3 @@ def _adapted(layers, fast, first: int):
     return layers[:first] + [
         changed(layer, adapters) for layer, adapters in zip(layers[first:], fast, strict=True)
     ]
-
-
-def _one(params, seed: int):
-    return jax.tree.map(lambda x: x[seed], params)
