@@ -42,7 +42,8 @@ class Mechanism(NamedTuple):
         parameters: names of parameters; of a mixer, those beyond query, key, value and output
             projections.
         statistics: those of them that are averages over training, which no gradient reaches.
-        idle: those that get no gradient until others, which start at zero, have moved.
+        idle: those that get no gradient until others, which start at zero, have moved, or never;
+            `"name/leaf"` says it of one leaf.
         absent: those of the query, key, value and output projections that a mixer does without.
     """
 

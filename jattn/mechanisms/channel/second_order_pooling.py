@@ -134,4 +134,5 @@ MECHANISM = Mechanism(
     equivariant=True,
     parameters=("reduce", "norm", "statistics", "rows", "rows_bias", "expand"),
     statistics=("statistics",),
+    idle=("reduce/bias",),  # a covariance does not see it: its gradient is rounding, or exactly 0
 )
