@@ -8,6 +8,7 @@ import optax
 from experiments.functional import optimizer
 from experiments.sparse_attention.networks import layers_init, of_seed, run_layers
 from jattn import attend, zoo
+from jattn.extremes import largest
 from jattn.mechanisms.layers.affine import affine, affine_init, norm, norm_init
 from jattn.mechanisms.layers.convolutions import convolution
 from jattn.mechanisms.sparse import halo_attention as halo
@@ -72,7 +73,7 @@ def _pairs(run: Run, config, width: int) -> np.ndarray:
             return out.reshape(projected[0].shape)
 
         x = run_layers(params["layers"], x, heads, attention)
-        return affine(params["output"], norm(params["norm"], x).max(1))
+        return affine(params["output"], largest(norm(params["norm"], x), 1)[:, 0])
 
     return _classifier(run, config, settings, f"halo_{width}", init, logits, marks)
 

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jattn.checks import check_choice, check_shape
+from jattn.extremes import largest
 
 
 def soft_overlap(
@@ -173,7 +174,7 @@ def localization(
     check_shape("valid", valid, "b k", sizes)
     of_object = jnp.take_along_axis(maps, tokens[:, None, None, :], axis=3).swapaxes(2, 3)
     if normalize:
-        of_object = of_object / (of_object.max(-1, keepdims=True) + eps)
+        of_object = of_object / (largest(of_object, -1) + eps)
     inside, outside = masks[:, None], 1 - masks[:, None]
     share = lambda where: (of_object * where).sum(-1) / (where.sum(-1) + eps)
     gap = jnp.where(valid[:, None], share(outside) - share(inside), 0)

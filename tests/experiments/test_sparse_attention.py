@@ -55,14 +55,13 @@ def test_a_trained_study_states_its_claims(tmp_path):
 
 @pytest.mark.slow
 def test_studies_state_their_claims(tmp_path):
-    names = [name for name in STUDIES if name != "halos"]
-    config = toy(study=",".join(names))
+    config = toy(study=",".join(STUDIES))
     with Run.open(tmp_path, config, name="sparse_attention") as run:
         claims = run_experiment(config, run)
     ids = [claim.id for claim in claims]
     assert len(ids) == len(set(ids))
     assert {"rectified", "budget-stride", "recycled-mass", "leak", "instructions-stay"} <= set(ids)
-    assert {"routed-local", "landmarks-fetch", "connectivity-near"} <= set(ids)
+    assert {"routed-local", "landmarks-fetch", "halo-crosses", "connectivity-near"} <= set(ids)
     for name in ("blocks", "tokens", "instructions", "landmarks", "tiles_stride_1"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 

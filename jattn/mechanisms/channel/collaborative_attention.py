@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_choice, check_count, check_flag
+from jattn.extremes import largest, least
 from jattn.mechanisms.frames.kinds import framed_gate
 from jattn.mechanisms.kinds import Gate
 from jattn.mechanisms.layers.bottleneck import bottleneck, bottleneck_init
@@ -43,10 +44,10 @@ def entropy(
         there: False where they are none.
     """
     shown = x if there is None else jnp.where(there, x, -jnp.inf)
-    largest = jax.lax.stop_gradient(shown.max(axes, keepdims=True, initial=-1e30))
-    weight = jnp.exp(shown - largest)
+    offset = jax.lax.stop_gradient(shown.max(axes, keepdims=True, initial=-1e30))
+    weight = jnp.exp(shown - offset)
     total = jnp.maximum(weight.sum(axes, keepdims=True), 1e-30)
-    apart = x - largest if there is None else jnp.where(there, x - largest, 0)
+    apart = x - offset if there is None else jnp.where(there, x - offset, 0)
     return jnp.log(total) - (weight * apart).sum(axes, keepdims=True) / total
 
 
@@ -59,10 +60,8 @@ def scaled(
         >>> scaled(jnp.array([1.0, 2.0, 5.0]), (0,), None).tolist()
         [0.0, 0.25, 1.0]
     """
-    low = x if there is None else jnp.where(there, x, jnp.inf)
-    high = x if there is None else jnp.where(there, x, -jnp.inf)
-    low = low.min(axes, keepdims=True, initial=1e30)
-    width = high.max(axes, keepdims=True, initial=-1e30) - low
+    low = least(x, axes, there)
+    width = largest(x, axes, there) - low
     some = width > 0
     return jnp.where(some, (x - low) / jnp.where(some, width, 1), 0)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_choice, check_count
+from jattn.extremes import largest
 from jattn.mechanisms.frames.kinds import framed_gate
 from jattn.mechanisms.kinds import Gate
 from jattn.mechanisms.layers.bottleneck import bottleneck, bottleneck_init
@@ -61,7 +62,7 @@ def convolutional_block_attention(
     """
     of_channel = channel_factors(params, x, real)
     y = x * of_channel
-    both = jnp.stack([y.mean(-1), y.max(-1)], axis=-1)
+    both = jnp.concatenate([y.mean(-1, keepdims=True), largest(y, -1)], axis=-1)
     both = both if real is None else jnp.where(real[..., None], both, 0)
     return of_channel * jax.nn.sigmoid(convolution(both, params["taps"], params["bias"]))
 

@@ -5,6 +5,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jattn.extremes import largest
+
 
 def mean_over_space(
     x: Float[Array, "b *space c"], real: Bool[Array, " b *space"] | None = None
@@ -50,12 +52,7 @@ def max_over_space(
         >>> max_over_space(x, jnp.array([[True, True, False]])).tolist()
         [[[3.0]]]
     """
-    space = tuple(range(1, x.ndim - 1))
-    if real is None:
-        return x.max(space, keepdims=True)
-    there = real[..., None]
-    largest = jnp.where(there, x, -jnp.inf).max(space, keepdims=True, initial=-jnp.inf)
-    return jnp.where(there.any(space, keepdims=True), largest, 0)
+    return largest(x, range(1, x.ndim - 1), None if real is None else real[..., None])
 
 
 def deviation_over_space(

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from jattn.attention import masks
 from jattn.attention.attend import attend
 from jattn.checks import check_choice, check_flag, check_shape
+from jattn.extremes import largest
 from jattn.mechanisms.frames.linear_mixer import linear_mixer
 from jattn.mechanisms.layers.heads import qkvo_init
 from jattn.mechanisms.layers.size_checks import check_heads
@@ -81,7 +82,7 @@ def hedgehog_features(
         return _softmax(both).reshape(*x.shape[:-1], -1)
     if feature_map == "joint_softmax":
         return _softmax(2 * both.reshape(*x.shape[:-1], -1))
-    both = jnp.exp(both - both.max(-1, keepdims=True) if feature_map == "exp_dim" else both)
+    both = jnp.exp(both - largest(both, -1) if feature_map == "exp_dim" else both)
     flat = both.reshape(*x.shape[:-1], -1)
     # Added where it is needed rather than chosen: gradients are those of the map itself.
     return flat + jax.lax.stop_gradient(jnp.maximum(EPSILON - flat, 0))

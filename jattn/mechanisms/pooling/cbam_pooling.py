@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_count
+from jattn.extremes import largest
 from jattn.mechanisms.frames.kinds import framed_pool
 from jattn.mechanisms.kinds import Pool
 from jattn.mechanisms.layers.affine import norm_init
@@ -56,7 +57,7 @@ def cbam_pooling(
     """
     statistics = mean_over_space(x, real), max_over_space(x, real)
     y = x * jax.nn.sigmoid(sum(bottleneck(params, z) for z in statistics))
-    both = jnp.stack([y.mean(-1), y.max(-1)], axis=-1)
+    both = jnp.concatenate([y.mean(-1, keepdims=True), largest(y, -1)], axis=-1)
     both = both if real is None else jnp.where(real[..., None], both, 0)
     if grid is not None:
         if x.shape[1] != grid[0] * grid[1]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_flag, check_number
+from jattn.extremes import least
 from jattn.mechanisms.frames.attentive_pool import attentive_pool
 from jattn.mechanisms.frames.kinds import framed_pool
 from jattn.mechanisms.kinds import Pool
@@ -60,9 +61,7 @@ def simpool(
         query, key, value = norm(params["norm"], mean, eps=eps), normed, x
     if gamma is None:
         return attentive_pool(query, key, value, real, heads=heads)
-    shown = value if real is None else jnp.where(real[..., None], value, jnp.inf)
-    least = shown.min((1, 2), keepdims=True, initial=1e30)
-    lifted = value - least + EPSILON
+    lifted = value - least(value, (1, 2), None if real is None else real[..., None]) + EPSILON
     lifted = lifted if real is None else jnp.where(real[..., None], lifted, 1)
     return attentive_pool(query, key, lifted**gamma, real, heads=heads) ** (1 / gamma)
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jattn.attention import attend
 from jattn.checks import check_shape
+from jattn.extremes import largest
 from jattn.mechanisms.combinators.routed import top_k
 from jattn.mechanisms.layers.heads import qkv
 from jattn.mechanisms.softmax.reversed_attention import TEMPERATURE, senders
@@ -87,7 +88,7 @@ def parents(dependency: Float[Array, "b t t"]) -> Int[Array, "b t"]:
 
 def speaking(share: Float[Array, "b t h"], message: Float[Array, "b t"]) -> Float[Array, "b t"]:
     """The score to prune by, M_i max_h P_ih."""
-    return message * share.max(-1)
+    return message * largest(share, -1)[..., 0]
 
 
 def keep_ratio(layer: int, rate: float = 0.16) -> float:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jattn.attention import attend, masks
 from jattn.checks import check_count, check_shape
+from jattn.extremes import largest
 from jattn.mechanisms.layers.norms import unit
 
 
@@ -156,4 +157,4 @@ def importance(
     nothing = jnp.zeros((*key.shape[:3], 1), key.dtype)
     mask = masks.causal(t - last)
     _, weights = attend(query[:, -last:], key, nothing, mask=mask, scale=scale, return_weights=True)
-    return weights.mean(2).reshape(b, g, -1, t).max(2)
+    return largest(weights.mean(2).reshape(b, g, -1, t), 2)[:, :, 0]
