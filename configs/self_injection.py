@@ -8,7 +8,8 @@ captioners: a log-linear one of six sentences, and a Llama of two layers whose s
 object and a place, and which reads one token for each object that is seen. A sentence that is
 replaced names a guide, and its place is read off the words alone. There is one way to say that
 something is there, so the paper's twenty templates have no counterpart, and neither have its
-penalty of repetitions and its questions (yes or no).
+penalty of repetitions and its questions (yes or no). The trained language model of the other
+systems reads no images and has no part here.
 
 One run of these sizes was looked at (22 minutes on a machine that was busy with other work):
 CHAIR_i and recall of the log-linear captioner came out within 0.02 of an independent program's, and

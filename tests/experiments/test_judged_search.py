@@ -1,6 +1,7 @@
 """The experiment at toy sizes: grammar, demonstrations, scores, payment, claims."""
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -11,10 +12,12 @@ import pytest
 from configs.judged_search import PRESETS, get_config
 from experiments.judged_search import episodes as ep
 from experiments.judged_search import run_experiment
+from experiments.judged_search.judges import RELATIONS, observations
 from experiments.judged_search.tabular import HOPS, Policy, noise_of, play, worth
 from jattn.nn.rollout import Rollout
 from jattn.tasks import fictional_search as task
 from jattn.training import cli
+from tests.tiny_language_model import use_it
 
 TOY = [
     "tabular_seeds=1", "tabular_updates=60", "dim=8", "heads=2", "layers=1", "hidden=8", "steps=2",
@@ -122,7 +125,7 @@ def test_the_best_tabular_policy_is_right_three_times_in_four():
 
 @pytest.mark.slow
 def test_studies_state_their_claims(tmp_path):
-    assert run_toy(tmp_path, "study=all") in (0, 3)
+    assert run_toy(tmp_path, "study=tabular,agents") in (0, 3)
     claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}
     assert list(claims) == [
         "tabular-answer", "tabular-searches", "tabular-farming", "tabular-farming-judges",
@@ -146,3 +149,23 @@ def test_bad_settings(tmp_path, capsys):
     for preset in PRESETS:
         config: Any = get_config(preset)
         assert config.steps > 0
+
+
+def test_observations_say_whether_the_next_fact_is_there():
+    texts, labels = observations(jax.random.key(0), 40)
+    assert labels.sum() == 20
+    assert len(set(texts)) == 40
+    for text, useful in zip(texts, labels, strict=True):
+        asked, found = re.findall(r"(?:Question|Found): (.*)", text)
+        *_, first = re.findall("|".join(RELATIONS), asked)
+        who = asked.rsplit(" of ", 1)[1].rstrip("?")
+        assert found.count(f" of {who} is ") == 2
+        assert (f"The {first} of {who} is " in found) == useful
+
+
+@pytest.mark.slow
+def test_a_language_model_judges(tmp_path, monkeypatch):
+    use_it(monkeypatch, "experiments")
+    assert run_toy(tmp_path, "study=judges", "observations=8", "adapter_steps=2") in (0, 3)
+    claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}
+    assert list(claims) == ["judge-untaught", "judge-taught"]

@@ -127,7 +127,7 @@ def test_it_states_its_claims(tmp_path):
 
 @pytest.mark.slow
 def test_a_language_model_judges(tmp_path, monkeypatch):
-    use_it(monkeypatch, "experiments.self_contradiction")
+    use_it(monkeypatch, "experiments")
     assert run_toy(tmp_path, "study=judges", "pairs=8", "adapter_steps=2") in (0, 3)
     claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}
     assert list(claims) == ["judge-untaught", "judge-taught"]

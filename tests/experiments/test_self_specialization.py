@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from configs.self_specialization import PRESETS, get_config
-from experiments.self_specialization import expert, run_experiment
+from experiments.self_specialization import expert, python_expert, run_experiment
+from experiments.self_specialization.python_expert import Item
 from experiments.word_models import word_model
 from jattn.nn.llama import llama_init
 from jattn.tasks import domain_facts as facts
+from jattn.tasks import python_facts
 from jattn.training import Run, UsageError
+from tests.tiny_language_model import tiny_language_model, use_it
 
 TOY = {
     "steps": 2, "batch_size": 2, "dim": 8, "heads": 2, "layers": 1, "hidden": 8, "test_size": 8,
@@ -150,3 +153,51 @@ def test_bad_settings(tmp_path, change, message):
     ):
         run_experiment(config, run)
     assert all(get_config(preset).study == "domains" for preset in PRESETS)
+
+
+@pytest.fixture
+def two_modules(monkeypatch):
+    few = python_facts.python_things(["json", "textwrap"])
+    monkeypatch.setattr(python_facts, "python_things", lambda: few)
+    return few
+
+
+def test_questions_of_the_seeds_are_not_those_of_the_test(two_modules):
+    rng = np.random.default_rng(0)
+    found = python_expert.items(two_modules, python_expert.SEEN, 12, rng)
+    assert len({item.question for item in found}) == 12
+    assert [item.answer for item in found] == [
+        python_facts.answer(two_modules, item.question) for item in found
+    ]
+
+
+def test_written_questions_differ_and_are_questions(monkeypatch, two_modules):
+    names = ("dump", "load", "JSONEncoder", "JSONDecoder", "wrap", "fill", "indent", "dedent")
+    seeds = [Item(f"Is `json.{name}` a function or a class?", "function") for name in names]
+    said = [
+        "Is `json.loads` a function or a class?", "Is `json.loads` a function or a class?",
+        "Is `json.load` a function or a class?", "It is.", "Is `re.match` a function or a class?",
+    ]  # fmt: skip
+    monkeypatch.setattr(python_expert, "continued", lambda *args: said)
+    model = tiny_language_model()
+    kept = python_expert.written(model.model, model.tokenizer, seeds, 9, [said[4]], 0)
+    assert kept == [said[0]]
+
+
+def test_an_answer_is_right_without_its_quotes():
+    assert python_expert.right("`json`.", "json")
+    assert not python_expert.right("json or so", "json")
+
+
+@pytest.mark.slow
+def test_a_language_model_makes_an_expert(tmp_path, monkeypatch, two_modules):
+    use_it(monkeypatch, "experiments.self_specialization")
+    settings = {"examples": 6, "instructions": 8, "questions": 2, "steps": 1, "batch_size": 2}
+    monkeypatch.setattr(python_expert, "written", lambda *args: [item.question for item in args[2]])
+    config = toy(study="python", python=settings | {"rank": 1})
+    with Run.open(tmp_path, config, name="self_specialization") as run:
+        claims = run_experiment(config, run)
+    assert [claim.id for claim in claims] == [
+        "python-seeds", "python-self", "python-documents", "python-unseen"
+    ]  # fmt: skip
+    assert (tmp_path / "figures" / "python.png").stat().st_size > 5_000
