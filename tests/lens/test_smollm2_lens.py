@@ -1,5 +1,6 @@
 """The lens on a trained language model: sinks, heads and circuits that others measured there."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from jattn import lens
 from jattn.lens import readouts
 from jattn.lens.methods.copy_suppression import ov_self_rank
+from jattn.lens.methods.head_divergence import head_divergence
 from jattn.lens.methods.secondary_sinks import find_sinks
 from jattn.lens.patching import activation_patching, patch
 from jattn.pretrained.smollm2 import smollm2_tokenizer
@@ -101,3 +103,28 @@ def test_heads_that_restore_the_indirect_object():
     assert together(best) > 0.5
     rng = np.random.default_rng(0)
     assert all(together(rng.choice(L * H, 10, replace=False)) < 0.2 for _ in range(5))
+
+
+def test_more_weight_on_a_fact_in_all_heads_makes_its_name_less_likely():
+    """And the heads that read most of it are few and late. The fact's last token is a space."""
+    encode = smollm2_tokenizer().encode
+    fact, asked = encode("Anna's dog is called Biscuit. "), encode("The name of Anna's dog is")
+    both, alone = jnp.asarray(fact + asked)[None], jnp.asarray(asked)[None]
+    name, t = encode(" Biscuit")[0], len(fact)
+    place = jnp.arange(both.shape[1])
+    there = (place[:, None] >= t) & (place >= 1) & (place < t)
+    layers = (jnp.arange(L) >= 10) & (jnp.arange(L) <= 24)
+
+    def said(tokens, bias):
+        edit = lens.LogitBias(bias * layers[:, None, None, None, None] * there)
+        logits, seen = lens.run(smollm2(), tokens, edits=[edit] if bias else [], record=("z",))
+        return jax.nn.log_softmax(logits[0, -1])[name], seen["z"][:, 0, -1]
+
+    found = [said(both, 0.0), said(alone, 0.0), said(both, 1.0), said(both, 2.0)]
+    logs = [log for log, _ in found]
+    np.testing.assert_allclose(logs, [-2.117, -5.650, -2.669, -3.217], atol=2e-3)
+    divergence = head_divergence(found[0][1], found[1][1])
+    best = [divmod(int(i), H) for i in np.argsort(-np.asarray(divergence), axis=None)[:5]]
+    assert best == [(28, 2), (29, 0), (29, 1), (24, 4), (23, 0)]
+    values = [divergence[place] for place in best]
+    np.testing.assert_allclose(values, [10.91, 6.70, 6.20, 5.34, 5.21], atol=0.01)
