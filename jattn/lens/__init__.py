@@ -4,6 +4,7 @@
 """
 
 from jattn.lens.cumulative import rollout
+from jattn.lens.denoiser import Looked, run_denoiser
 from jattn.lens.edits import (
     SITES,
     At,
@@ -29,6 +30,7 @@ __all__ = [
     "HeadAffine",
     "KeyReweight",
     "LogitBias",
+    "Looked",
     "Replace",
     "ResidAdd",
     "ablate",
@@ -38,5 +40,6 @@ __all__ = [
     "move_budget",
     "rollout",
     "run",
+    "run_denoiser",
     "transformer_sites",
 ]

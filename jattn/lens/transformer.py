@@ -50,7 +50,7 @@ def watched_transformer(
     for index, block in enumerate(model.blocks):
         taps, edit = watch(index), None
         if inside:
-            edit = _core_edit(taps, model.plain_softmax[index])
+            edit = tapped_core(taps, model.plain_softmax[index])
         x = taps("resid_pre", x)
         out = block.mixer(block.mixer_norm(x), mask=mask, positions=positions, edit=edit)
         x = taps("resid_mid", x + taps("attn_out", out))
@@ -59,7 +59,7 @@ def watched_transformer(
             out = block.mlp(block.mlp_norm(x))
         x = taps("resid_post", x + taps("mlp_out", out))
         found.append(taps.records)
-    return model._read_out(x), _stacked(found)
+    return model._read_out(x), stacked(found)
 
 
 def effective_attention(
@@ -96,7 +96,7 @@ def effective_attention(
     return watched_transformer(model, tokens, watch=watch, mask=mask)[1]["probs"]
 
 
-def _core_edit(taps: LensTaps, plain: bool) -> Callable[[Parts], Parts]:
+def tapped_core(taps: LensTaps, plain: bool) -> Callable[[Parts], Parts]:
     """Parts whose core goes through the taps."""
 
     def edit(parts: Parts) -> Parts:
@@ -135,7 +135,8 @@ def _through_map(taps: LensTaps, call: Callable[..., Array], query, key, value) 
     return aggregate(edited, value).astype(value.dtype)
 
 
-def _stacked(found: list[dict[str, Array]]) -> dict[str, Array]:
+def stacked(found: list[dict[str, Array]]) -> dict[str, Array]:
+    """Records of layers, behind one another."""
     records = {}
     for site in found[0] if found else ():
         values = [one[site] for one in found]

@@ -2,6 +2,7 @@
 
 from jattn.nn.attention_fn import attention_fn
 from jattn.nn.blocks import MLP, Block
+from jattn.nn.diffusion_transformer import DiffusionTransformer, DiffusionTransformerConfig
 from jattn.nn.generate import generate
 from jattn.nn.kinds import Gate, Pointer, Pool
 from jattn.nn.llama import Llama, LlamaConfig
@@ -24,6 +25,8 @@ __all__ = [
     "Adapter",
     "Block",
     "DecodingState",
+    "DiffusionTransformer",
+    "DiffusionTransformerConfig",
     "Gate",
     "Llama",
     "LlamaConfig",
