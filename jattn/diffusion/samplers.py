@@ -1,6 +1,7 @@
 """From noise to images: steps of DDIM and DDPM, and the loop round them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,8 @@ def sample(
     *,
     steps: int,
     key: jax.Array | None = None,
-    adjust: Callable[[Array, Array, Array], Array] | None = None,
+    adjust: Callable[[Array, Array, Array, Any], tuple[Array, Any]] | None = None,
+    memory: Any = None,
     schedule: Schedule = cosine_schedule,
     clip: float | None = 1.0,
 ) -> Float[Array, "b ..."]:
@@ -108,7 +110,9 @@ def sample(
         start: noise of unit variance.
         steps: n; times are n/n, ..., 1/n.
         key: draws DDPM's noise.
-        adjust: `(x, time [b], step) -> x`, what is done to noisy images before each step.
+        adjust: `(x, time [b], step, memory) -> (x, memory)`, what is done to noisy images before
+            each step.
+        memory: what the first of these is given, a pytree of arrays.
         schedule: of the noise.
         clip: bound of the clean images' values, or None.
 
@@ -125,14 +129,18 @@ def sample(
     if clip is not None:
         check_number("clip", clip, above=0)
 
-    def step(x, number):
+    def step(carry, number):
+        x, memory = carry
         now, then = ((steps - number - done) / steps for done in (0, 1))
         time = jnp.full((x.shape[0],), now, x.dtype)
-        x = x if adjust is None else adjust(x, time, number)
+        if adjust is not None:
+            x, memory = adjust(x, time, number, memory)
         predicted = predict(x, time, number)
         levels = schedule(jnp.asarray(now, x.dtype)), schedule(jnp.asarray(then, x.dtype))
         if key is None:
-            return ddim_step(x, predicted, *levels, clip), None
-        return ddpm_step(x, predicted, *levels, jax.random.fold_in(key, number), clip), None
+            x = ddim_step(x, predicted, *levels, clip)
+        else:
+            x = ddpm_step(x, predicted, *levels, jax.random.fold_in(key, number), clip)
+        return (x, memory), None
 
-    return lax.scan(step, start, jnp.arange(steps))[0]
+    return lax.scan(step, (start, memory), jnp.arange(steps))[0][0]

@@ -83,7 +83,11 @@ def test_a_step_of_ddpm_keeps_the_level_of_noise():
 def test_the_best_denoiser_has_the_least_loss():
     clean = MEAN + SPREAD * jax.random.normal(jax.random.key(0), (400, 8))
     predict = best(cosine_schedule)
-    loss = lambda shift: velocity_loss(lambda x, t: predict(x, t) + shift, clean, jax.random.key(1))
+    noise, time = jax.random.normal(jax.random.key(1), clean.shape), jnp.arange(1, 401) / 400
+
+    def loss(shift):
+        return velocity_loss(lambda x, t: predict(x, t) + shift, clean, noise, time)
+
     assert loss(0.0) < loss(0.1)
     assert loss(0.0) < loss(-0.1)
 
@@ -96,14 +100,19 @@ def test_guidance_begins_with_none_and_goes_on_behind_the_condition():
 
 
 def test_noisy_images_are_adjusted_before_each_step():
-    start, seen = jnp.ones((2, 3)), []
-    sample(
-        lambda x, time, step: x * 0, start, steps=4,
-        adjust=lambda x, time, step: (seen.append(time.shape), x + 1)[1],
-    )  # fmt: skip
-    assert seen == [(2,)]  # traced once
-    plain = sample(lambda x, time, step: x * 0, start, steps=1, clip=None)
-    moved = sample(
-        lambda x, time, step: x * 0, start, steps=1, clip=None, adjust=lambda x, t, n: 3 * x
-    )
-    np.testing.assert_allclose(moved, 3 * plain, rtol=1e-6)
+    start, nothing = jnp.ones((2, 3)), lambda x, time, step: x * 0
+    plain = sample(nothing, start, steps=3, clip=None)
+
+    def adjust(x, time, step, seen):
+        first = step == 0
+        np.testing.assert_array_equal(time.shape, (2,))
+        return jnp.where(first, 3 * x, x), seen + jnp.where(first, 0.0, 1.0)
+
+    moved = sample(nothing, start, steps=3, clip=None, adjust=adjust, memory=jnp.zeros(()))
+    np.testing.assert_allclose(moved, 3 * plain, rtol=1e-5)
+
+    def later(x, time, step, seen):
+        return x + (seen == 2), seen + 1  # the third step alone
+
+    third = sample(nothing, start, steps=3, clip=None, adjust=later, memory=jnp.zeros(()))
+    np.testing.assert_allclose(third - plain, cosine_schedule(jnp.array(1 / 3)).signal, rtol=1e-4)
