@@ -73,6 +73,7 @@ REGISTERED = (
     "judged_search",
     "world_model",
     "image_mixers",
+    "map_guidance",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",
