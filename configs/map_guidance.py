@@ -10,7 +10,7 @@ and people; fixed are the losses and edits, not step sizes: those are chosen on 
 not of the test. A-STAR's maps are means over all layers and heads, for there is one size of grid.
 
 Presets (time on 2 CPU cores):
-    small   a generator of 0.3 million parameters, 2,000 steps.
+    small   a generator of 0.3 million parameters, 4,000 steps.
     full    5 layers of 96, 10,000 steps, more captions.
     paper   the same as full: the papers' generators have a billion parameters and more.
 """
@@ -21,7 +21,7 @@ from jattn.training import parallel_config
 
 PRESETS = ("small", "full", "paper")
 # What `python -m experiments.reproduce --verify` runs besides other seeds.
-VERIFY = {"horizon": {"steps": 3_000}, "size": {"dim": 80}}
+VERIFY = {"horizon": {"steps": 5_000}, "size": {"dim": 80}}
 SCALE = "a generator of 0.3 million parameters, where the papers use a billion and more"
 
 
@@ -35,13 +35,13 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.seed = 0
     # The generator: how patches see each other, side of a patch, sizes.
     config.mechanism = "softmax_attention"
-    config.patch = 3
+    config.patch = 4
     config.dim = 64
     config.heads = 4
     config.layers = 3
     # Training: Adam with a warm-up over a tenth of the steps, then a cosine.
-    config.steps = 2_000
-    config.batch_size = 64
+    config.steps = 4_000
+    config.batch_size = 32
     config.learning_rate = 2e-3
     # Images: steps of DDIM, weight of guidance towards the caption.
     config.sampling_steps = 20
