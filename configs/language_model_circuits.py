@@ -9,9 +9,9 @@ objects. Heads are scored by patching, or by its first order (EAP-IG); some are 
 they should; and low-rank adapters are trained on colours, with circuits before and after.
 
 Presets (time on 2 CPU cores):
-    small   4 prompts a task, exact patching of one, 24 steps of training: about four minutes (an
-            estimate).
-    full    16 prompts a task, exact patching of 8, 96 steps: about half an hour (likewise).
+    small   4 prompts a task, exact patching of one, 24 steps of training: three minutes
+            beside other jobs.
+    full    16 prompts a task, exact patching of 8, 96 steps: about half an hour (an estimate).
 """
 
 import ml_collections

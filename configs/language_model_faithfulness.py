@@ -10,7 +10,7 @@ right about half of the time. Methods that were made against hallucination chang
 maps: VHR, gaze heads, AAI; VAR, GIFT, token emphasis, LocoRE; CARVE and saliency read them.
 
 Presets (time on 2 CPU cores):
-    small   18 questions: about five minutes.
+    small   18 questions: five minutes and a half beside other jobs.
     full    72 questions, more draws of random heads: about half an hour.
 """
 

@@ -8,8 +8,8 @@ SmolLM2-135M reads random tokens twice, lists of facts, and short texts. Heads a
 maps and weights, and silenced beside as many random ones.
 
 Presets (time on 2 CPU cores):
-    small   2 repeated sequences, 8 lists, 64 tokens of the weights' test: about four minutes (an
-            estimate).
+    small   2 repeated sequences, 8 lists, 64 tokens of the weights' test: two minutes and
+            a half beside other jobs.
     full    8 repeated sequences, 40 lists, 400 tokens, more draws of random heads: about half an
             hour (likewise).
 """

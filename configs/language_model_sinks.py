@@ -9,8 +9,8 @@ phases of layers. The weight on them is tuned (ZeroTuning), spread (ACT), and ta
 decoders trained with other normalisers show what a sink needs, and made-up maps what magnets do.
 
 Presets (time on 2 CPU cores):
-    small   the heads that a gradient picks are tried one by one: about four minutes (an estimate).
-    full    all 252 heads are tried one by one, decoders of 6 seeds: about half an hour (likewise).
+    small   the heads that a gradient picks are tried one by one: six minutes beside others.
+    full    all 252 heads are tried one by one, decoders of 6 seeds: about half an hour (an estimate).
 """
 
 import ml_collections
