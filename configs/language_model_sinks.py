@@ -10,7 +10,7 @@ decoders trained with other normalisers show what a sink needs, and made-up maps
 
 Presets (time on 2 CPU cores):
     small   the heads that a gradient picks are tried one by one: six minutes beside others.
-    full    all 252 heads are tried one by one, decoders of 6 seeds: about half an hour (an estimate).
+    full    all 252 heads are tried one by one, decoders of 6 seeds: about half an hour (estimate).
 """
 
 import ml_collections
