@@ -74,6 +74,7 @@ REGISTERED = (
     "world_model",
     "image_mixers",
     "map_guidance",
+    "attention_gates",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 
 def table(
-    names: Collection[str] | None = None,
+    names: Collection[str | tuple[str, Mapping[str, Any]]] | None = None,
     *,
     dim: int = 64,
     heads: int = 4,
@@ -46,10 +46,11 @@ def table(
     batch: int = 1,
     calls: int = 5,
 ) -> Iterator[Cost]:
-    """Measures mechanisms at one size, as they are by default, one after the other.
+    """Measures mechanisms at one size, one after the other.
 
     Args:
-        names: which, as `zoo.info` takes them; default all.
+        names: which, as `zoo.info` takes them, or `(name, options)`; default all. What has no
+            options is as it is by default.
         dim: model dimension m.
         heads: of mixers; of other kinds their own default.
         tokens: of each row; a pointer gets 16 queries besides.
@@ -57,7 +58,7 @@ def table(
         calls: how often each is timed; 0: not at all.
 
     Returns:
-        A `Cost` a mechanism, in the order of `zoo.names()`.
+        A `Cost` a mechanism, in the order of `names`, or of `zoo.names()`.
 
     Raises:
         ValueError: an unknown name, or a number below 1.
@@ -70,16 +71,26 @@ def table(
     for name, number in (("dim", dim), ("heads", heads), ("tokens", tokens), ("batch", batch)):
         check_count(name, number)
     check_count("calls", calls, 0)
-    entries = [zoo.info(name) for name in (zoo.names() if names is None else names)]
-    return (_measured(entry, dim, heads, tokens, batch, calls) for entry in entries)
+    asked = zoo.names() if names is None else names
+    pairs = [(name, {}) if isinstance(name, str) else name for name in asked]
+    entries = [(zoo.info(name), chosen) for name, chosen in pairs]
+    return (_measured(*pair, dim, heads, tokens, batch, calls) for pair in entries)
 
 
-def _measured(entry: Mechanism, dim: int, heads: int, tokens: int, batch: int, calls: int) -> Cost:
+def _measured(
+    entry: Mechanism,
+    chosen: Mapping[str, Any],
+    dim: int,
+    heads: int,
+    tokens: int,
+    batch: int,
+    calls: int,
+) -> Cost:
     """One row."""
     mixes = entry.kind == "mixer"
     causal = mixes and not entry.bidirectional
     options = {"heads": heads, "causal": causal} if mixes else {}
-    made = zoo.make(entry.name, dim=dim, **options)
+    made = zoo.make(entry.name, dim=dim, **options, **chosen)
     params = jax.jit(made.init)(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (batch, tokens, dim))
     given = (x[:, :QUERIES], x) if entry.kind == "pointer" else (x,)

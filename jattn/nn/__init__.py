@@ -1,6 +1,7 @@
 """Flax NNX modules: any mechanism as a layer, and transformers made of them."""
 
 from jattn.nn.attention_fn import attention_fn
+from jattn.nn.base_net import BaseNet, BaseNetConfig
 from jattn.nn.blocks import MLP, Block
 from jattn.nn.diffusion_transformer import DiffusionTransformer, DiffusionTransformerConfig
 from jattn.nn.generate import generate
@@ -23,6 +24,8 @@ __all__ = [
     "AUXILIARY_WEIGHT",
     "MLP",
     "Adapter",
+    "BaseNet",
+    "BaseNetConfig",
     "Block",
     "DecodingState",
     "DiffusionTransformer",

@@ -17,6 +17,7 @@ NOTEBOOKS = {
     "affine_attention": "swap_the_attention",
     "agnosia": "swap_the_attention",
     "associative_recall": "linear_attention",
+    "attention_gates": "swap_the_attention",
     "attention_sinks": "swap_the_attention",
     "attention_states": "swap_the_attention",
     "bakeoff": "swap_the_attention",

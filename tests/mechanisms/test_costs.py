@@ -22,6 +22,15 @@ def test_counts_of_known_mechanisms():
     assert not attention.causal
 
 
+def test_options_are_taken_and_counted():
+    few, many = zoo.table(
+        [("efficient_probing", {"queries": 1}), ("efficient_probing", {"queries": 8})],
+        dim=8, tokens=16, calls=0,
+    )  # fmt: skip
+    assert many.parameters - few.parameters == 7 * 8
+    assert many.flops > few.flops
+
+
 def test_a_form_that_there_is_and_wrong_sizes(plain_checks):
     [row] = zoo.table(["retention"], dim=8, heads=2, tokens=8, calls=0)
     assert row.causal
