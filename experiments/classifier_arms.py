@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -50,7 +51,7 @@ def loss_of(models: Models) -> Callable[[Any, Any], tuple[jax.Array, Any]]:
     """
 
     def loss(params, batch):
-        total, statistics = 0.0, {}
+        total, statistics = jnp.zeros(()), {}
         for name, model in models.items():
             module = model.module(params[name])
             logits = module(batch[0], training=True)
