@@ -20,7 +20,7 @@ the mean of judgements makes the agent right sooner failed in all three, by 0.02
 Study `judges` asks SmolLM2-135M (`make lm` installs it) whether two documents help with a question,
 as it is and with adapters that have seen 128 others. As an agent it was not tried: the paper's have
 3 and 7 billion parameters, and it does not answer plain questions in the wanted form without
-examples in view (`self_specialization`, study `python`).
+examples in view (`self_specialization`, study `python`). Run once (726 s beside other jobs).
 
 Presets (time on 2 CPU cores):
     small   four seeds of the agent of a few numbers: half a minute. With `--config.study=all` also

@@ -19,7 +19,11 @@ harm known facts more than unknown ones no longer pass as helping with these.
 Study `python` does it with SmolLM2-135M (`make lm` installs it) and Python's standard library,
 which the interpreter itself knows: in which module a name is, whether it is a function or a class,
 its first parameter; and, a form that no seed has, whether it takes some parameter. Seeds ask of one
-quarter of the library, the test of the others.
+quarter of the library, the test of the others. One run was looked at (20 minutes of CPU, an hour
+beside other jobs), after its sizes had been cut for time: 2 of 4 claims hold. Tuned on the 24 seeds
+it answers 0.43 of what seeds ask for, from 0; on pairs of its own 0.09, as with five examples in
+view, for of the 64 questions that it writes none is about a thing that exists: whatever it asks, it
+learns the form. With documents it is the same.
 
 Presets (time on 2 CPU cores):
     small   one model of 0.2 million parameters, 1,500 steps: five minutes and a half beside another

@@ -73,7 +73,6 @@ REGISTERED = (
     "judged_search",
     "world_model",
     "image_mixers",
-    "map_guidance",
     "attention_gates",
     "language_model_sinks",
     "language_model_heads",
