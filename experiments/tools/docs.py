@@ -14,20 +14,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 import jattn
-from experiments.tools import method_docs, package, systems_page
-from jattn.lens.influence import influence
+from experiments.tools import method_docs, package, pictures, systems_page
 from jattn.mechanisms.mechanism import Mechanism
 
 ROOT = Path(__file__).parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "mechanisms.md"
 PICTURES = ROOT / "docs" / "figures" / "patterns"
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
-ADDRESS = re.compile(r"(?<=git\+)https://[^\s\"\\]+")
+PODS = ROOT / "docs" / "pods.md"
+# Pages for users, written by hand, in the order of the site's sidebar.
+GUIDES = (
+    "five_minutes.md",
+    "your_own_data.md",
+    "your_own_mechanism.md",
+    "look_inside.md",
+    "long_context.md",
+    "laptop_to_pod.md",
+    "how_we_know.md",
+)
+ADDRESS = re.compile(r"(?<=git\+)https://[^\s\"'\\]+")
 BLOCK = re.compile(r"(<!-- mechanisms: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 # Cases of other implementations are named as there; some are of many mechanisms.
 ALIASES: dict[str, str | tuple[str, ...]] = {
@@ -49,7 +55,6 @@ ALIASES: dict[str, str | tuple[str, ...]] = {
     "softplus_attention_reweighted": "reweighted_softplus_attention",
     "decay_linear_attention": "retention",
 }
-TOKENS, DIM, HEADS = 24, 16, 2
 
 INTRODUCTION = f"""# Mechanisms
 
@@ -60,9 +65,10 @@ runs it on yours. Gates, pools and pointers have their own. Then there are the o
 limits, identities and bounds that its paper states or that follow from its equation. Golden cases
 are outputs of the authors' or another trusted implementation.
 
-The pictures show ||dy_i / dx_j||, how much output i (row) depends on token j (column), each row
-over its largest, of a mixer for {TOKENS} random tokens of which the second half repeats the first,
-at random parameters. They are drawn by `jattn.lens.influence`, the same function for all.
+The pictures show, for {pictures.TOKENS} random tokens of which the second half repeats the first,
+at random parameters: of mixers and pools ||dy_i / dx_j||, how much output i (row) depends on token
+j (column), each row over its largest, by `jattn.lens.influence`; of gates the factor of each
+channel (row) at each token; of pointers the probabilities of each query (row).
 """
 
 
@@ -151,40 +157,16 @@ def page() -> str:
         checks = [files, f"{cases} golden case{'s' * (cases > 1)}" if cases else ""]
         options = ", ".join(f"`{option}`" for option in jattn.zoo.options(name)) or "none"
         picture = f'<img src="figures/patterns/{name}.png" width="160" align="right" alt="pattern">'
-        picture = f"{picture}\n\n" if mechanism.kind == "mixer" else ""
         what = "Can be" if mechanism.kind == "mixer" else "Kind"
         source = Path(*mechanism.make.__module__.split(".")).with_suffix(".py")
         parts.append(
             f"### {name}\n\n"
-            f"{picture}{paper(mechanism)}\n\n    {mechanism.equation}\n\n"
+            f"{picture}\n\n{paper(mechanism)}\n\n    {mechanism.equation}\n\n"
             f"Cost: {mechanism.cost}. {what}: {can(mechanism)}. Options: {options}.\n\n"
             f"Checks: {'; '.join(c for c in checks if c) or 'the conformance suite'}. "
             f"Source: [{source}](../{source}).\n"
         )
     return "\n".join(parts)
-
-
-def draw_pattern(name: str, path: Path) -> None:
-    """Draws how much a mechanism's outputs depend on its inputs."""
-    from matplotlib import colors
-    from matplotlib.figure import Figure
-
-    mechanism = jattn.zoo.info(name)
-    mixer = jattn.zoo.make(name, dim=DIM, heads=HEADS, causal=mechanism.causal)
-    params = mixer.init(jax.random.key(0))
-    half = 2 * jax.random.normal(jax.random.key(1), (TOKENS // 2, DIM))
-    pattern = influence(
-        jax.jit(lambda x: mixer.apply(params, x[None])[0]), jnp.concatenate([half, half])
-    )
-    largest = pattern.max(1, keepdims=True)
-    rows = np.asarray(pattern / jnp.where(largest > 0, largest, 1))
-    figure = Figure(figsize=(1.6, 1.6), dpi=100)
-    axis = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    axis.imshow(rows, cmap="magma_r", norm=colors.PowerNorm(0.5, 0, 1))
-    axis.set_xticks([])
-    axis.set_yticks([])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
 
 
 def with_address(text: str) -> str:
@@ -199,23 +181,23 @@ def with_table(text: str) -> str:
 
 def stale() -> list[str]:
     """What `make docs` would change."""
-    pictures = {f"{name}.png" for name in jattn.zoo.names(kind="mixer")}
+    wanted = {f"{name}.png" for name in jattn.zoo.names()}
     there = {path.name for path in PICTURES.glob("*.png")}
     pages = (
         (PAGE, page),
         (method_docs.PAGE, method_docs.page),
         (systems_page.PAGE, lambda: systems_page.page(systems_page.kept())),
     )
-    others = [path for path in NOTEBOOKS if path.read_text() != with_address(path.read_text())]
+    addressed = ((path, path.read_text()) for path in (*NOTEBOOKS, PODS))
     return [
-        *(f"colab/{path.name}" for path in others),
+        *(str(p.relative_to(ROOT)) for p, text in addressed if text != with_address(text)),
         *(["README.md"] if README.read_text() != with_table(README.read_text()) else []),
         *(
             str(path.relative_to(ROOT))
             for path, make in pages
             if not path.exists() or path.read_text() != make()
         ),
-        *(str((PICTURES / name).relative_to(ROOT)) for name in sorted(pictures ^ there)),
+        *(str((PICTURES / name).relative_to(ROOT)) for name in sorted(wanted ^ there)),
     ]
 
 
@@ -226,18 +208,18 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name} is stale; run `make docs`", file=sys.stderr)
         return int(bool(found))
     README.write_text(with_table(README.read_text()))
-    for path in NOTEBOOKS:
+    for path in (*NOTEBOOKS, PODS):
         path.write_text(with_address(path.read_text()))
     PAGE.write_text(page())
     method_docs.PAGE.write_text(method_docs.page())
     systems_page.main([])
     for path in PICTURES.glob("*.png"):
-        if path.stem not in jattn.zoo.names(kind="mixer"):
+        if path.stem not in jattn.zoo.names():
             path.unlink()
-    for name in jattn.zoo.names(kind="mixer"):
+    for name in jattn.zoo.names():
         path = PICTURES / f"{name}.png"
         if "--redraw" in argv or not path.exists():
-            draw_pattern(name, path)
+            pictures.draw(name, path)
     return 0
 
 

@@ -261,7 +261,7 @@ def _cudnn_unsupported(args: AttentionArgs) -> str | None:
     b, t, h, d = args.query.shape
     e = args.value.shape[3]
     limits = {
-        "it needs a GPU": jax.default_backend() != "gpu",
+        "it needs a GPU": platform() != "gpu",
         "it needs float16 or bfloat16 inputs": not all(
             x.dtype == args.query.dtype and x.dtype in (jnp.float16, jnp.bfloat16)
             for x in (args.query, args.key, args.value)
