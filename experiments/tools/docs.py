@@ -1,4 +1,4 @@
-"""Writes the README's table of mechanisms, docs/mechanisms.md, methods.md and systems.md.
+"""Writes the README's table of families, docs/mechanisms.md, methods.md and systems.md, pictures.
 
 And the address of the repository, a setting of pyproject.toml, into the README and the notebooks.
 
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import jattn
 from experiments.tools import method_docs, package, pictures, systems_page
-from jattn.mechanisms.mechanism import Mechanism
+from jattn.mechanisms.mechanism import KINDS, Mechanism
 
 ROOT = Path(__file__).parents[2]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "mechanisms.md"
 PICTURES = ROOT / "docs" / "figures" / "patterns"
+SHEET = ROOT / "docs" / "figures" / "gallery.png"
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 PODS = ROOT / "docs" / "pods.md"
 # Pages for users, written by hand, in the order of the site's sidebar.
@@ -126,16 +127,23 @@ def paper(mechanism: Mechanism) -> str:
 
 
 def mechanism_table() -> str:
-    """The README's table of all mechanisms, in Markdown."""
+    """The README's table of the families of mechanisms, in Markdown."""
     golden, tested = golden_cases(), oracles()
-    lines = ["| name | paper | equation | cost | can | oracles | golden |", "|---" * 7 + "|"]
-    for name in jattn.zoo.names():
-        mechanism = jattn.zoo.info(name)
-        equation = mechanism.equation.replace("|", "\\|")  # A bar would end the cell.
-        tests = sum(tested[name].values()) or ""
+    entries = [jattn.zoo.info(name) for name in jattn.zoo.names()]
+    lines = [
+        "| family | | kinds | mechanisms, a few of them | oracles | golden |",
+        "|---" * 6 + "|",
+    ]
+    for family in sorted({entry.family for entry in entries}):
+        own = [entry for entry in entries if entry.family == family]
+        # Those that most is known of.
+        known = sorted(own, key=lambda e: (-sum(tested[e.name].values()), e.name))[:5]
+        links = ", ".join(f"[{e.name}](docs/mechanisms.md#{e.name})" for e in known)
+        kinds = ", ".join(kind for kind in KINDS if any(e.kind == kind for e in own))
+        files = {file: count for e in own for file, count in tested[e.name].items()}
+        cases = sum(golden.get(e.name, 0) for e in own)
         lines.append(
-            f"| [`{name}`](docs/mechanisms.md#{name}) | {paper(mechanism)} | `{equation}` "
-            f"| {mechanism.cost} | {can(mechanism)} | {tests} | {golden.get(name, '')} |"
+            f"| {family} | {len(own)} | {kinds} | {links} | {sum(files.values())} | {cases} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -197,6 +205,7 @@ def stale() -> list[str]:
             for path, make in pages
             if not path.exists() or path.read_text() != make()
         ),
+        *([] if SHEET.exists() else [str(SHEET.relative_to(ROOT))]),
         *(str((PICTURES / name).relative_to(ROOT)) for name in sorted(wanted ^ there)),
     ]
 
@@ -220,6 +229,7 @@ def main(argv: Sequence[str]) -> int:
         path = PICTURES / f"{name}.png"
         if "--redraw" in argv or not path.exists():
             pictures.draw(name, path)
+    pictures.sheet([PICTURES / f"{name}.png" for name in jattn.zoo.names()], SHEET)
     return 0
 
 

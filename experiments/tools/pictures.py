@@ -4,6 +4,7 @@ Mixers and pools: ||dy_i / dx_j||, how much output i depends on token j. Gates: 
 channel and token. Pointers: the probability of each token.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -61,4 +62,22 @@ def draw(name: str, path: Path) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def sheet(paths: Sequence[Path], path: Path, columns: int = 14) -> None:
+    """Draws pictures side by side, in rows of as many as there are columns."""
+    from matplotlib import image
+    from matplotlib.figure import Figure
+
+    rows = -(-len(paths) // columns)
+    figure = Figure(figsize=(columns * 0.66, rows * 0.66), dpi=100)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, one in zip(axes, paths, strict=False):
+        axis.imshow(image.imread(one), interpolation="nearest")
+    figure.subplots_adjust(
+        left=0.004, right=0.996, bottom=0.004, top=0.996, wspace=0.06, hspace=0.06
+    )
     figure.savefig(path, metadata={"Software": None})

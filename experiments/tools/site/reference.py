@@ -143,7 +143,8 @@ def symbol_text(symbol: Symbol, paths: Mapping[int, str]) -> str:
             fields.append(f"{ast.unparse(part.target)}: {ast.unparse(part.annotation)}{default}")
         said = ast.get_docstring(part) if isinstance(part, ast.FunctionDef) else None
         if isinstance(part, ast.FunctionDef) and said and not part.name.startswith("_"):
-            kind = "property" if ast.unparse(part.decorator_list[:1]) == "property" else "method"
+            decorators = [ast.unparse(decorator) for decorator in part.decorator_list]
+            kind = "property" if "property" in decorators else "method"
             signature = "" if kind == "property" else _signature(part, qualified, method=True)
             methods.append(
                 f"`````{{py:{kind}}} {part.name}{signature}\n\n{rendered(said)}\n`````\n"
