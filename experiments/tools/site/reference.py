@@ -18,7 +18,7 @@ from experiments.tools.site.markdown import escaped, rendered
 EXPORTS_ONLY = ("attention", "nn", "pretrained", "recurrence", "testing", "training")
 PARTS = (
     *("attention", "recurrence", "zoo", "mechanisms", "nn", "lens", "losses", "theory", "tasks"),
-    *("systems", "training", "testing", "pretrained"),
+    *("diffusion", "systems", "training", "testing", "pretrained"),
 )
 
 
