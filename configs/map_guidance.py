@@ -9,10 +9,10 @@ caption names is read off exactly. The papers work on large image generators and
 and people; fixed are the losses and edits, not step sizes: those are chosen on captions that are
 not of the test. A-STAR's maps are means over all layers and heads, for there is one size of grid.
 
-One run of `small` was looked at (950 s beside other jobs). Its generator is no good: colours are the
-caption's, but of single objects 0.05 are drawn whole, of three none, so nothing can be told of what
-guidance does. It has to be trained for longer, or of easier scenes, before these claims mean
-anything; until then the experiment is not registered.
+One run of `small` was looked at (950 s beside other jobs). Its generator is no good: colours are
+the caption's, but of single objects 0.05 are drawn whole, of three none, so nothing can be told
+of what guidance does. It has to be trained for longer, or of easier scenes, before these claims
+mean anything; until then the experiment is not registered.
 
 Presets (time on 2 CPU cores):
     small   a generator of 0.3 million parameters, 4,000 steps: see above.
