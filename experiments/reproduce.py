@@ -74,6 +74,8 @@ REGISTERED = (
     "world_model",
     "image_mixers",
     "attention_gates",
+    "attentive_probing",
+    "pointer_networks",
     "language_model_sinks",
     "language_model_heads",
     "language_model_circuits",

@@ -10,7 +10,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jattn.checks import check_choice, check_count, check_flag, check_number, check_shape
-from jattn.mechanisms.softmax.dependency_tree import pool
+from jattn.mechanisms import zoo
+from jattn.mechanisms.softmax.dependency_tree import pool as pool_by_message
 from jattn.mechanisms.softmax.reversed_attention import TEMPERATURE
 from jattn.nn.blocks import Block
 from jattn.nn.dependencies import (
@@ -21,7 +22,9 @@ from jattn.nn.dependencies import (
     patches_left,
     read_dependencies,
 )
+from jattn.nn.kinds import Pool
 from jattn.nn.mixer import Mixer, make_pair
+from jattn.nn.residual_network import Named, named
 from jattn.nn.transformer import DTYPES, Layer, mean_over_layers, mechanisms_by_layer
 
 
@@ -40,6 +43,8 @@ class VisionTransformerConfig:
             `(name, options)`, of a mechanism that can be bidirectional.
         mlp_ratio: inner dimension of the MLPs over m; 0 leaves them out.
         dtype: of activations, `"float32"` or `"bfloat16"`; parameters and logits are float32.
+        pool: what makes one vector of all patches: a name of `zoo.names(kind="pool")`, or
+            `(name, options)`; several vectors are averaged. None: their mean.
         carry_messages: layers of reversed attention, and all must be, hand on how much a patch
             still speaks, M, and the mean over patches is weighted by it (DependencyViT,
             arXiv 2304.03282). Without it M starts at 1 in every layer.
@@ -68,6 +73,7 @@ class VisionTransformerConfig:
     mechanisms: Layer | Sequence[Layer] = "softmax_attention"
     mlp_ratio: float = 4.0
     dtype: str = "float32"
+    pool: Named | None = None
     carry_messages: bool = False
     prune_after: Sequence[int] = ()
     prune_rate: float = 0.16
@@ -84,6 +90,10 @@ class VisionTransformerConfig:
         check_choice("dtype", self.dtype, DTYPES)
         for name, options in mechanisms_by_layer(self.mechanisms, self.layers):
             make_pair(name, dim=self.dim, heads=self.heads, causal=False, **options)
+        if found := named("pool", self.pool):
+            zoo.make(found[0], dim=self.dim, **found[1])
+            if self.carry_messages:
+                raise ValueError("pool: expected None with carry_messages, which weighs the mean")
         check_flag("carry_messages", self.carry_messages)
         if self.prune_after and not self.carry_messages:
             raise ValueError(
@@ -112,7 +122,7 @@ class VisionTransformerConfig:
 
 
 class VisionTransformer(nnx.Module):
-    """Patch embedding with learned positions, pre-norm blocks, mean over patches, read-out.
+    """Patch embedding with learned positions, pre-norm blocks, mean or pool of patches, read-out.
 
     Args:
         config: what it is made of.
@@ -142,6 +152,8 @@ class VisionTransformer(nnx.Module):
             blocks.append(Block(mixer, dim, config.mlp_ratio, dtype=dtype, rngs=rngs))
         self.blocks = nnx.List(blocks)
         self.norm = nnx.RMSNorm(dim, dtype=dtype, rngs=rngs)
+        found = named("pool", config.pool)
+        self.pool = None if found is None else Pool(found[0], dim=dim, rngs=rngs, **found[1])
         self.head = nnx.Linear(dim, config.classes, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -164,8 +176,38 @@ class VisionTransformer(nnx.Module):
         x = self._embedded(images)
         if self.carried is not None:
             x, message = apply_carrying(self.blocks, x, self.carried)
-            logits = self.head(pool(self.norm(x), message)).astype(jnp.float32)
+            logits = self.head(pool_by_message(self.norm(x), message)).astype(jnp.float32)
             return (logits, {}) if training else logits
+        x, found = self._through(x, key, training)
+        tokens = self.norm(x)
+        tokens = tokens if self.pool is None else self.pool(tokens, training=training)
+        logits = self.head(tokens.mean(1)).astype(jnp.float32)
+        return (logits, mean_over_layers(found)) if training else logits
+
+    def tokens(
+        self, images: Float[Array, "b height width channels"], *, key: jax.Array | None = None
+    ) -> Float[Array, "b t m"]:
+        """What the pool gets: the patches of every image behind the last norm.
+
+        Args:
+            images: `[b, height, width, channels]`.
+            key: for mechanisms that draw random numbers.
+
+        Example:
+            >>> config = VisionTransformerConfig(classes=10, height=8, width=8, patch=2, dim=16)
+            >>> model = VisionTransformer(config, rngs=nnx.Rngs(0))
+            >>> model.tokens(jnp.zeros((3, 8, 8, 1))).shape
+            (3, 16, 16)
+        """
+        x = self._embedded(images)
+        if self.carried is not None:
+            return self.norm(apply_carrying(self.blocks, x, self.carried)[0])
+        return self.norm(self._through(x, key, False)[0])
+
+    def _through(
+        self, x: Array, key: jax.Array | None, training: bool
+    ) -> tuple[Array, list[dict[str, Array]]]:
+        """Patches behind all blocks, and in training the losses of each."""
         found = []
         for index, block in enumerate(self.blocks):
             own = None if key is None else jax.random.fold_in(key, index)
@@ -173,8 +215,7 @@ class VisionTransformer(nnx.Module):
             if training:
                 x, losses = x
                 found.append(losses)
-        logits = self.head(self.norm(x).mean(1)).astype(jnp.float32)
-        return (logits, mean_over_layers(found)) if training else logits
+        return x, found
 
     def dependencies(self, images: Float[Array, "b height width channels"]) -> Dependencies:
         """What the patches of every image take from each other, and the tree of them.

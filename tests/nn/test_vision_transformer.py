@@ -54,3 +54,35 @@ def test_other_images_are_refused(plain_checks):
     model = VisionTransformer(VisionTransformerConfig(**SIZES), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"images: expected shape .*width=6"):
         model(jnp.ones((1, 4, 4, 2)))
+
+
+def test_a_pool_by_name_takes_the_place_of_the_mean():
+    images = jax.random.normal(jax.random.key(1), (5, 4, 6, 2))
+    plain = VisionTransformer(VisionTransformerConfig(**SIZES), rngs=nnx.Rngs(0))
+    tokens = plain.tokens(images)
+    assert tokens.shape == (5, 6, 8)
+    np.testing.assert_allclose(plain(images), plain.head(tokens.mean(1)), atol=1e-5)
+
+    config = VisionTransformerConfig(**SIZES, pool=("efficient_probing", {"queries": 2}))
+    pooled = VisionTransformer(config, rngs=nnx.Rngs(0))
+    assert pooled(images).shape == (5, 3)
+    assert pooled.pool is not None
+    pooled.pool.params["queries"][...] = jnp.zeros((2, 8))
+    value = pooled.pool.params["value"][...]
+    expected = pooled.head(pooled.tokens(images).mean(1) @ value)
+    np.testing.assert_allclose(pooled(images), expected, atol=1e-5)
+
+    normed = VisionTransformer(
+        VisionTransformerConfig(**SIZES, pool="dolg_pooling"), rngs=nnx.Rngs(0)
+    )
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(normed, nnx.BatchStat))]
+    normed(images, training=True)
+    after = jax.tree.leaves(nnx.state(normed, nnx.BatchStat))
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(after, before, strict=True))
+
+    with pytest.raises(ValueError, match="pool: expected a pool, got 'se', a gate"):
+        VisionTransformerConfig(**SIZES, pool="se")
+    with pytest.raises(ValueError, match="pool: expected None with carry_messages"):
+        VisionTransformerConfig(
+            **SIZES, mechanisms="reversed_attention", carry_messages=True, pool="simpool"
+        )
