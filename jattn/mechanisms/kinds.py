@@ -55,7 +55,7 @@ class Pooling(Protocol):
         /,
         *,
         mask: Bool[Array, "b n"] | None = None,
-    ) -> Float[Array, "b k m"]: ...
+    ) -> Float[Array, "b k e"]: ...
 
 
 class Pool(NamedTuple):

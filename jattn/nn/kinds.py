@@ -93,7 +93,7 @@ class Pool(_Wrapped):
         *,
         mask: Bool[Array, "b n"] | None = None,
         training: bool = False,
-    ) -> Float[Array, "b k m"]:
+    ) -> Float[Array, "b k e"]:
         """Tokens into k of them; in training averages are moved, in place."""
         return self._run(x, mask, training)
 
