@@ -50,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.runs is not None and not (given.runs / "index.html").is_file():
         parser.error(f"--runs: expected a folder with index.html, got {given.runs}")
     with tempfile.TemporaryDirectory() as folder:
-        write_sources(Path(folder), notebooks=given.notebooks, runs=given.runs)
-        if status := build(Path(folder), given.out):
+        # Sphinx leaves things beside its output, too.
+        texts, html = Path(folder) / "sources", Path(folder) / "html"
+        texts.mkdir()
+        write_sources(texts, notebooks=given.notebooks, runs=given.runs)
+        if status := build(texts, html):
             return status
+        shutil.copytree(html, given.out, dirs_exist_ok=True)
     llms.write(given.out)
     print(f"site: {given.out / 'index.html'}")
     return 0
