@@ -129,13 +129,13 @@ def _images(config, steps, moves, perturbs, params, words, noise, guidance):
     def predict(x, time, step):
         twice = lambda y: jnp.concatenate([y, y])
         both = module(twice(x), twice(time), jnp.concatenate([words, empty]))
-        wanted = jnp.split(both, 2)
-        led = classifier_free(*wanted, guidance.weight)
+        wanted, without = jnp.split(both, 2)
+        led = classifier_free(wanted, without, guidance.weight)
         if not perturbs:
             return led
         weak = lens.Looked([soft_identity(guidance.heads)])
         perturbed = lens.run_denoiser(module, x, time, words, itself=weak)[0]
-        return led + guide(wanted[0], perturbed, guidance.perturbed) - wanted[0]
+        return led + guide(wanted, perturbed, guidance.perturbed) - wanted
 
     def adjust(x, time, step, before):
         def loss(x):

@@ -93,7 +93,7 @@ def written(
     prompts = [
         "".join(
             f"Question: {seeds[i].question}\nAnswer: {seeds[i].answer}\n"
-            for i in rng.choice(len(seeds), 3, replace=False)
+            for i in rng.choice(len(seeds), 3, replace=False).tolist()
         )
         + "Question:"
         for _ in range(2 * wanted)
@@ -132,7 +132,10 @@ def tuned(settings, model: Llama, tokenizer: Any, pairs: Sequence[Item], seed: i
     place = np.arange(settings.tokens)
     counts = (place >= np.array(starts)[:, None]) & (place < sizes[:, None])
     batches = batches_of(
-        np.random.default_rng(seed), Lesson(tokens, counts), settings.steps, settings.batch_size
+        np.random.default_rng(seed),
+        Lesson(jnp.asarray(tokens), jnp.asarray(counts)),
+        settings.steps,
+        settings.batch_size,
     )
 
     def merged(of, adapters):

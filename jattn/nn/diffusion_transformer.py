@@ -1,7 +1,7 @@
 """A text-to-image denoiser: patches attend to each other by any mechanism, and to the caption."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,7 +85,9 @@ class _Layer(nnx.Module):
     Gates g, scales c - 1 and shifts d are one linear map of the time, which starts at zero.
     """  # fmt: skip
 
-    def __init__(self, layer: tuple[str, dict], config: DiffusionTransformerConfig, rngs: nnx.Rngs):
+    def __init__(
+        self, layer: tuple[str, Mapping], config: DiffusionTransformerConfig, rngs: nnx.Rngs
+    ):
         dim, (name, options) = config.dim, layer
         norm = lambda affine: nnx.LayerNorm(dim, use_bias=affine, use_scale=affine, rngs=rngs)
         sizes: dict[str, Any] = dict(dim=dim, heads=config.heads, causal=False)

@@ -1,5 +1,7 @@
 """The denoiser: what it is made of, and its maps under the lens."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ from jattn import lens
 from jattn.lens.methods.guidance import soft_identity
 from jattn.nn import DiffusionTransformer, DiffusionTransformerConfig
 
-SIZES = dict(vocab_size=9, caption=4, height=8, width=4, patch=2, dim=16, heads=2, layers=2)
+SIZES: dict[str, Any] = dict(
+    vocab_size=9, caption=4, height=8, width=4, patch=2, dim=16, heads=2, layers=2
+)
 
 
 def woken(model):
