@@ -79,7 +79,7 @@ def items(
     words = sorted({word for thing in things for word in thing.parameters})
     found: dict[str, None] = {}
     while len(found) < count:
-        thing = things[rng.integers(len(things))]
+        thing = things[int(rng.integers(len(things)))]
         found[facts.ask(thing, forms[len(found) % len(forms)], rng, words)] = None
     return [Item(text, facts.answer(things, text) or "") for text in found]
 
