@@ -30,6 +30,8 @@ def largest(
         >>> largest(x, 1).tolist(), largest(x, (0, 1), x < 4).tolist()
         ([[4.0], [3.0]], [[3.0]])
     """
+    if not x.ndim:
+        raise ValueError("x: expected at least one axis, got a number")
     axes = [axis % x.ndim for axis in ([axes] if isinstance(axes, int) else axes)]
     shown = x if there is None else jnp.where(there, x, -jnp.inf)
     last = jnp.moveaxis(shown, axes, range(-len(axes), 0))
