@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up; parts of one line do not import each other.
 LAYERS = (
-    ("jattn.checks", "jattn.flops", "jattn.platforms", "jattn.xla_flags"),
-    ("jattn.sharding", "jattn.losses"),
+    ("jattn.checks", "jattn.extremes", "jattn.flops", "jattn.platforms", "jattn.xla_flags"),
+    ("jattn.sharding", "jattn.losses", "jattn.diffusion"),
     ("jattn.pallas",),
     ("jattn.attention", "jattn.recurrence"),
     ("jattn.mechanisms",),

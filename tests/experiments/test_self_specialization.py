@@ -152,7 +152,8 @@ def test_bad_settings(tmp_path, change, message):
         pytest.raises(UsageError, match=message),
     ):
         run_experiment(config, run)
-    assert all(get_config(preset).study == "domains" for preset in PRESETS)
+    studies = [get_config(preset).study for preset in PRESETS]
+    assert studies == ["domains", "all", "all"]
 
 
 @pytest.fixture
