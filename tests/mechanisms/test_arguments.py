@@ -159,4 +159,5 @@ def test_parts_of_the_package():
         assert part in dir(jattn)
         assert getattr(jattn, part) is not None
     project = tomllib.loads(Path(jattn.__file__).parents[1].joinpath("pyproject.toml").read_text())
-    assert project["project"]["version"] == jattn.__version__
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "jattn.__version__"
