@@ -1,5 +1,6 @@
 """The largest of several numbers, with a gradient that compilers cannot spoil."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ def largest(
     axes = [axis % x.ndim for axis in ([axes] if isinstance(axes, int) else axes)]
     shown = x if there is None else jnp.where(there, x, -jnp.inf)
     last = jnp.moveaxis(shown, axes, range(-len(axes), 0))
-    flat = last.reshape(*last.shape[: -len(axes)], -1)
+    count = math.prod(last.shape[-len(axes) :])
+    flat = last.reshape(*last.shape[: -len(axes)], count)
     place = lax.stop_gradient(flat).argmax(-1, keepdims=True)
     chosen = lax.broadcasted_iota(place.dtype, flat.shape, flat.ndim - 1) == place
     found = jnp.expand_dims(jnp.where(chosen, flat, 0).sum(-1), axes)
