@@ -15,7 +15,7 @@ from experiments.functional import as_functions, optimizer
 from experiments.margins import bar
 from experiments.plots import COLORS, label, panels
 from jattn.nn import VisionTransformer, VisionTransformerConfig
-from jattn.nn.vision_transformer import patches
+from jattn.nn.patches import patches
 from jattn.tasks.images import Images, images
 from jattn.training import Claim, Run, UsageError, fit
 

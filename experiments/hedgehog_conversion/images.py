@@ -16,7 +16,7 @@ from experiments.hedgehog_conversion.features import PAPER
 from experiments.image_models import image_loss, image_sampler, trained_on_images
 from experiments.margins import bar
 from jattn.nn import VisionTransformer, VisionTransformerConfig
-from jattn.nn.vision_transformer import patches
+from jattn.nn.patches import patches
 from jattn.tasks.images import Images, images
 from jattn.training import Claim, Run, UsageError
 

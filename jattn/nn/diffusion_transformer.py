@@ -13,8 +13,8 @@ from jattn.checks import check_count, check_number, check_shape
 from jattn.mechanisms.mixer import Parts
 from jattn.nn.blocks import MLP
 from jattn.nn.mixer import Mixer, make_pair
+from jattn.nn.patches import check_patch, patches, unpatched
 from jattn.nn.transformer import Layer, mechanisms_by_layer
-from jattn.nn.vision_transformer import patches
 
 SINES = 32  # frequencies of a time
 Edit = Callable[[Parts], Parts]
@@ -60,13 +60,9 @@ class DiffusionTransformerConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if field.type is int or field.type == "int":
+            if field.name not in ("mechanisms", "mlp_ratio"):
                 check_count(field.name, getattr(self, field.name))
-        for field in ("height", "width"):
-            if getattr(self, field) % self.patch:
-                raise ValueError(
-                    f"patch: expected a divisor of {field}={getattr(self, field)}, got {self.patch}"
-                )
+        check_patch(self.patch, height=self.height, width=self.width)
         check_number("mlp_ratio", self.mlp_ratio, above=0)
         for name, options in mechanisms_by_layer(self.mechanisms, self.layers):
             make_pair(name, dim=self.dim, heads=self.heads, causal=False, **options)
@@ -178,18 +174,3 @@ class DiffusionTransformer(nnx.Module):
             itself, cross = (None, None) if edits is None else edits(index)
             x = layer(x, words, moment, itself, cross)
         return unpatched(self.head(self.norm(x)), config.grid, config.patch)
-
-
-def unpatched(
-    x: Float[Array, "b t pixels"], grid: tuple[int, int], patch: int
-) -> Float[Array, "b height width channels"]:
-    """Puts patches together: the inverse of `patches`.
-
-    Example:
-        >>> image = jnp.arange(32.0).reshape(1, 4, 4, 2)
-        >>> bool((unpatched(patches(image, 2), (2, 2), 2) == image).all())
-        True
-    """
-    b, rows, columns = x.shape[0], *grid
-    x = x.reshape(b, rows, columns, patch, patch, -1).swapaxes(2, 3)
-    return x.reshape(b, rows * patch, columns * patch, -1)

@@ -24,6 +24,7 @@ from jattn.nn.dependencies import (
 )
 from jattn.nn.kinds import Pool
 from jattn.nn.mixer import Mixer, make_pair
+from jattn.nn.patches import check_patch, patches
 from jattn.nn.residual_network import Named, named
 from jattn.nn.transformer import DTYPES, Layer, mean_over_layers, mechanisms_by_layer
 
@@ -81,11 +82,7 @@ class VisionTransformerConfig:
     def __post_init__(self):
         for field in ("classes", "height", "width", "channels", "patch", "dim", "heads", "layers"):
             check_count(field, getattr(self, field))
-        for field in ("height", "width"):
-            if getattr(self, field) % self.patch:
-                raise ValueError(
-                    f"patch: expected a divisor of {field}={getattr(self, field)}, got {self.patch}"
-                )
+        check_patch(self.patch, height=self.height, width=self.width)
         check_number("mlp_ratio", self.mlp_ratio, least=0)
         check_choice("dtype", self.dtype, DTYPES)
         for name, options in mechanisms_by_layer(self.mechanisms, self.layers):
@@ -249,21 +246,3 @@ class VisionTransformer(nnx.Module):
         check_shape("images", images, "b height width channels", sizes)
         x = self.embed(patches(images, self.patch))
         return x + self.places(jnp.arange(x.shape[1]))
-
-
-def patches(
-    images: Float[Array, "b height width channels"], patch: int
-) -> Float[Array, "b t pixels"]:
-    """Cuts images into square patches, row by row, each as one vector.
-
-    Args:
-        images: `[b, height, width, channels]`.
-        patch: side of a patch, a divisor of height and width.
-
-    Example:
-        >>> patches(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, 1].tolist()
-        [2.0, 3.0, 6.0, 7.0]
-    """
-    b, height, width, channels = images.shape
-    grid = images.reshape(b, height // patch, patch, width // patch, patch, channels)
-    return grid.swapaxes(2, 3).reshape(b, -1, patch * patch * channels)
