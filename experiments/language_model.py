@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jattn import lens
-from jattn.nn import Llama
+from jattn.nn import Llama, lora_merge
 from jattn.pretrained.smollm2 import NAME, smollm2_path
 from jattn.pretrained.tokenizer import Tokenizer
 from jattn.training import UsageError
@@ -117,6 +117,13 @@ def minimizer(
         return params, losses
 
     return run
+
+
+def with_adapters(model: Llama, adapters: Any, scale: float = 1.0) -> Llama:
+    """The model with adapters of its layers merged in."""
+    weights = model.arrays()
+    layers = lora_merge(weights["layers"], adapters, scale=scale)
+    return Llama(model.config, weights={**weights, "layers": layers})
 
 
 def batches_of(rng: np.random.Generator, data: Any, steps: int, size: int) -> Any:

@@ -14,9 +14,10 @@ from experiments.language_model import (
     minimizer,
     next_logits,
     texts_of,
+    with_adapters,
 )
 from experiments.plots import COLORS, label, panels
-from jattn.nn import Llama, lora_init, lora_merge
+from jattn.nn import Llama, lora_init
 from jattn.systems.self_contradiction import detection
 from jattn.training import Claim, Paper, Run
 
@@ -44,9 +45,9 @@ def judged(config, train: Prompts, test: Prompts) -> dict[str, np.ndarray]:
 
     def loss(frozen, adapters, _, batch):
         texts, answer = batch
-        layers = lora_merge(frozen.arrays()["layers"], adapters)
-        tuned = Llama(frozen.config, weights={**frozen.arrays(), "layers": layers})
-        logits = tuned(texts.tokens)[jnp.arange(len(texts.last)), texts.last]
+        logits = with_adapters(frozen, adapters)(texts.tokens)[
+            jnp.arange(len(texts.last)), texts.last
+        ]
         return optax.softmax_cross_entropy_with_integer_labels(logits, answer).mean()
 
     texts = texts_of(tokenizer, train[0])
@@ -58,8 +59,7 @@ def judged(config, train: Prompts, test: Prompts) -> dict[str, np.ndarray]:
     batches = batches_of(rng, data, config.adapter_steps, BATCH)
     learn = minimizer(loss, optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)))
     adapters, _ = learn(model, adapters, 0.0, batches)
-    layers = lora_merge(model.arrays()["layers"], adapters)
-    tuned = Llama(model.config, weights={**model.arrays(), "layers": layers})
+    tuned = with_adapters(model, adapters)
     return {"before": said(model), "after": said(tuned), "label": test[1]}
 
 

@@ -9,13 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.language_model import batches_of, language_model, minimizer, program
+from experiments.language_model import (
+    batches_of,
+    language_model,
+    minimizer,
+    program,
+    with_adapters,
+)
 from experiments.plots import COLORS, label, panels
 from experiments.self_specialization.expert import DOCUMENTS, SHOTS, TARGETS
 from experiments.self_specialization.study import PAPER, ROWS
 from experiments.word_models import Lesson, lesson_loss, packed
 from jattn.nn import Llama, generate
-from jattn.nn.lora import lora_init, lora_merge
+from jattn.nn.lora import lora_init
 from jattn.systems.self_specialization import keep_different
 from jattn.tasks import bm25
 from jattn.tasks import python_facts as facts
@@ -24,6 +30,7 @@ from jattn.training import Claim, Run
 SEEN, UNSEEN = facts.FORMS[:3], facts.FORMS[3]
 ROWS_OF_PASS = 16
 QUESTION_TOKENS, ANSWER_TOKENS = 32, 12
+SCALE = 2.0  # of adapters: alpha over rank
 COMMON = 0.25  # words of so many seeds are the form of a question, not what it asks about
 
 
@@ -138,19 +145,15 @@ def tuned(settings, model: Llama, tokenizer: Any, pairs: Sequence[Item], seed: i
         settings.batch_size,
     )
 
-    def merged(of, adapters):
-        layers = lora_merge(of.arrays()["layers"], adapters, scale=2.0)
-        return Llama(of.config, weights={**of.arrays(), "layers": layers})
-
     def loss(frozen, adapters, _, lesson):
-        return lesson_loss(merged(frozen, adapters), lesson)
+        return lesson_loss(with_adapters(frozen, adapters, SCALE), lesson)
 
     adapters = lora_init(
         jax.random.key(seed), model.arrays()["layers"], rank=settings.rank, targets=TARGETS
     )
     adamw = optax.adamw(settings.learning_rate, weight_decay=0.0)
     learn = minimizer(loss, optax.chain(optax.clip_by_global_norm(1.0), adamw))
-    return merged(model, learn(model, adapters, 0.0, batches)[0])
+    return with_adapters(model, learn(model, adapters, 0.0, batches)[0], SCALE)
 
 
 def right(said: str, answer: str) -> bool:
