@@ -62,19 +62,23 @@ def no_guidance(config) -> Guidance:
     return Guidance(jnp.float32(config.guidance), zero, zero, zero, zero, heads)
 
 
-def model_of(config) -> Model:
-    """The denoiser as pure functions."""
-    sizes = DiffusionTransformerConfig(
+def sizes_of(config) -> DiffusionTransformerConfig:
+    """What the denoiser is made of."""
+    return DiffusionTransformerConfig(
         vocab_size=scenes.VOCABULARY, caption=scenes.CAPTION, height=scenes.SIDE,
         width=scenes.SIDE, patch=config.patch, dim=config.dim, heads=config.heads,
         layers=config.layers, mechanisms=config.mechanism,
     )  # fmt: skip
+
+
+def model_of(sizes: DiffusionTransformerConfig) -> Model:
+    """The denoiser as pure functions."""
     return as_functions(lambda rngs: DiffusionTransformer(sizes, rngs=rngs))
 
 
 def trained(run: Run, config) -> list[Array]:
     """Parameters of a generator that has seen scenes of one to three objects."""
-    model = model_of(config)
+    model = model_of(sizes_of(config))
 
     def draw(key):
         of_scene, of_noise, of_time, of_empty = jax.random.split(key, 4)
@@ -118,8 +122,8 @@ def overlap(maps: Float[Array, "b k n"]) -> Float[Array, " b"]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _images(config, steps, moves, perturbs, params, words, noise, guidance):
-    module = model_of(config).module(params)
+def _images(sizes, steps, moves, perturbs, params, words, noise, guidance):
+    module = model_of(sizes).module(params)
     empty = jnp.broadcast_to(scenes.empty_caption(), words.shape)
     look = lens.Looked(record=("probs",))
 
@@ -150,7 +154,7 @@ def _images(config, steps, moves, perturbs, params, words, noise, guidance):
         high = now > COVERED * now.max(-1, keepdims=True)
         return x - rate * slope / jnp.maximum(size, 1e-12), high.astype(x.dtype)
 
-    cells = jnp.zeros((len(words), scenes.OBJECTS, (scenes.SIDE // config.patch) ** 2))
+    cells = jnp.zeros((len(words), scenes.OBJECTS, sizes.grid[0] * sizes.grid[1]))
     options: Any = dict(adjust=adjust, memory=cells) if moves else {}
     images = sample(predict, noise, steps=steps, **options)
     # What is looked at in the end: maps of the image as it came out, with a little noise left.
@@ -171,16 +175,5 @@ def images(
         moves: noisy images are moved along gradients; without it that guidance is not computed.
         perturbs: there is guidance away from perturbed heads; the same.
     """
-    frozen = _Sizes(config.patch, config.dim, config.heads, config.layers, config.mechanism)
     own = params, asked.words, asked.noise, guidance
-    return _images(frozen, config.sampling_steps, moves, perturbs, *own)
-
-
-class _Sizes(NamedTuple):
-    """Of a generator; what a program is compiled for."""
-
-    patch: int
-    dim: int
-    heads: int
-    layers: int
-    mechanism: str
+    return _images(sizes_of(config), config.sampling_steps, moves, perturbs, *own)

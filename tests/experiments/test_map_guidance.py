@@ -16,6 +16,7 @@ from experiments.map_guidance.generator import (
     model_of,
     no_guidance,
     overlap,
+    sizes_of,
 )
 from jattn.tasks import scenes
 from jattn.training import cli
@@ -30,7 +31,7 @@ TOY = {
 def generator():
     config = get_config()
     config.update(TOY)
-    params = model_of(config).init(jax.random.key(0))
+    params = model_of(sizes_of(config)).init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), len(params))
     params = [p + 0.3 * jax.random.normal(k, p.shape) for p, k in zip(params, keys, strict=True)]
     return config, params, captions(jax.random.key(2), 3, scenes.OBJECTS)
