@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from experiments.functional import Model, parse_mechanisms
+from jattn.training import UsageError
 
 Models = Mapping[str, Model]
 
@@ -30,6 +31,21 @@ def entries_of(text: str) -> list[tuple[str, tuple[str, dict[str, Any]] | None]]
     """
     entries = [entry.strip() for entry in re.split(r",(?![^(]*\))", text)]
     return [(e, None if e == NOTHING else parse_mechanisms(e)[0]) for e in entries]
+
+
+def models_of(field: str, text: str, make: Callable[[Any], Model]) -> Models:
+    """A model for each entry of a config's field.
+
+    Raises:
+        UsageError: an entry that is unknown, of another kind, or does not fit.
+    """
+    models = {}
+    for entry, chosen in entries_of(text):
+        try:
+            models[entry] = make(chosen)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{field}: {entry}: {str(error).splitlines()[0]}") from None
+    return models
 
 
 def init_of(models: Models) -> Callable[[jax.Array], dict[str, Any]]:

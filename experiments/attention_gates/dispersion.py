@@ -8,8 +8,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.attention_gates.gates import PAPER, costs, models_of, noted
-from experiments.classifier_arms import Models, accuracies, each_seed, init_of, loss_of
+from experiments.attention_gates.gates import PAPER, costs, noted
+from experiments.classifier_arms import Models, accuracies, each_seed, init_of, loss_of, models_of
 from experiments.functional import as_functions
 from experiments.plots import COLORS, label, log_scale, panels
 from jattn.nn.kinds import Gate
@@ -43,7 +43,7 @@ def dispersion(run: Run, config) -> list[Claim]:
     settings = config.dispersion
     sizes = dict(length=settings.length, channels=settings.channels)
     make = lambda gate: as_functions(lambda rngs: GatedMean(gate, settings.channels, rngs=rngs))
-    models = models_of(config, make)
+    models = models_of("gates", config.gates, make)
     sample = lambda key: dispersed_channels(key, **sizes)
     params = fit(
         init_of(models), loss_of(models), sample, optax.adam(settings.learning_rate), run=run,

@@ -1,31 +1,14 @@
 """Gates by their names in a config: what they cost, and what they are called in figures."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 import jattn
-from experiments.classifier_arms import Models, entries_of
-from experiments.functional import Model
-from jattn.training import Paper, UsageError
+from experiments.classifier_arms import entries_of
+from jattn.training import Paper
 
 PAPER = Paper("arXiv 2310.11198", "Channel attention for motor imagery decoding")
-
-
-def models_of(config, make: Callable[[Any], Model]) -> Models:
-    """A model for each gate asked for.
-
-    Raises:
-        UsageError: no gate, an unknown one, or one that does not fit.
-    """
-    models = {}
-    for entry, gate in entries_of(config.gates):
-        try:
-            models[entry] = make(gate)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"gates: {entry}: {str(error).splitlines()[0]}") from None
-    return models
 
 
 def costs(config, *, dim: int, tokens: int) -> dict[str, np.ndarray]:

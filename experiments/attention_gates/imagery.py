@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments.attention_gates.gates import PAPER, costs, models_of, noted
-from experiments.classifier_arms import accuracies, init_of, loss_of
+from experiments.attention_gates.gates import PAPER, costs, noted
+from experiments.classifier_arms import accuracies, init_of, loss_of, models_of
 from experiments.functional import as_functions
 from experiments.margins import bar, standard_error
 from experiments.plots import COLORS, label, panels
@@ -30,7 +30,7 @@ def imagery(run: Run, config) -> list[Claim]:
         own = BaseNetConfig(classes=len(LIMBS), gate=gate, **sizes)
         return as_functions(lambda rngs: BaseNet(own, rngs=rngs))
 
-    models = models_of(config, make)
+    models = models_of("gates", config.gates, make)
 
     def sample(key):
         return motor_imagery(

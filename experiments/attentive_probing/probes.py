@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.classifier_arms import Models, entries_of
+from experiments.classifier_arms import Models, models_of
 from experiments.functional import as_functions
 from jattn.nn import Pool
-from jattn.training import Paper, UsageError
+from jattn.training import Paper
 
 PAPER = Paper("arXiv 2506.10178", "Attention, please! Efficient probing")
 MEAN = "none"  # what stands for the mean in a config
@@ -41,14 +41,11 @@ def probes(text: str, *, dim: int, classes: int) -> Models:
     Raises:
         UsageError: no pool, an unknown one, or one that does not fit.
     """
-    models = {}
-    for entry, pool in entries_of(text):
-        make = lambda rngs, pool=pool: Probe(pool, dim, classes, rngs=rngs)
-        try:
-            models[entry] = as_functions(make)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"pools: {entry}: {str(error).splitlines()[0]}") from None
-    return models
+
+    def make(pool):
+        return as_functions(lambda rngs: Probe(pool, dim, classes, rngs=rngs))
+
+    return models_of("pools", text, make)
 
 
 def maps_of(queries: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -12,8 +12,7 @@ from flax import nnx
 from configs.attention_gates import PRESETS, get_config
 from experiments.attention_gates import run_experiment
 from experiments.attention_gates.dispersion import GatedMean, _claims
-from experiments.attention_gates.gates import models_of
-from experiments.classifier_arms import accuracies, entries_of, init_of, loss_of
+from experiments.classifier_arms import accuracies, entries_of, init_of, loss_of, models_of
 from experiments.functional import as_functions
 from jattn.nn import BaseNet, BaseNetConfig
 from jattn.training import cli
@@ -65,7 +64,7 @@ def test_arms_do_not_know_of_each_other():
     make = lambda gate: as_functions(lambda rngs: GatedMean(gate, 4, rngs=rngs))
     config: Any = get_config()
     config.gates = "se,srm"
-    both = models_of(config, make)
+    both = models_of("gates", config.gates, make)
     params = init_of(both)(jax.random.key(0))
     batch = jax.random.normal(jax.random.key(1), (6, 5, 4)), jnp.arange(6) % 2
     grads = jax.grad(loss_of(both), has_aux=True)(params, batch)[0]
