@@ -30,7 +30,9 @@ def soft_identity(strength: Float[Array, "L h"]) -> At:
 
 
 def guide(
-    predicted: Float[Array, "*batch"], perturbed: Float[Array, "*batch"], weight: float
+    predicted: Float[Array, "*batch"],
+    perturbed: Float[Array, "*batch"],
+    weight: float | Float[Array, ""],
 ) -> Float[Array, "*batch"]:
     """Away from the perturbed prediction; a weight of 0 is no guidance.
 
