@@ -57,6 +57,12 @@ class Costs:
         own = time.process_time() if self.of_workers else seconds()  # workers are children, too
         wall = time.time() - self.started
         told = [f"{own + self.of_workers:.0f} CPU seconds in all, {wall:.0f} seconds by the clock"]
+        files: collections.Counter[str] = collections.Counter()
+        for test, cost in self.of_tests.items():
+            files[test.partition("::")[0]] += cost
+        if len(files) > 1:
+            dearest = ", ".join(f"{name} {cost:.0f}" for name, cost in files.most_common(40))
+            told += textwrap.wrap(f"CPU seconds of the dearest files: {dearest}", 100)
         cases: collections.Counter[str] = collections.Counter()
         for test, cost in self.of_tests.items():
             if test.startswith(CONFORMANCE):

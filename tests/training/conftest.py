@@ -1,6 +1,7 @@
 """The toy experiment as a fixture, a short way to train it, and stores to train it in."""
 
 import contextlib
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -54,14 +55,25 @@ def train(toy):
     return run_fit
 
 
-@pytest.fixture(scope="module", params=["gs", "s3"])
-def store(request):
-    """The scheme of a store whose emulator runs, to which everything in this process goes."""
+@pytest.fixture(scope="session")
+def emulator(request):
+    """`emulator(scheme)` is the environment that leads to a store's emulator, started once.
+
+    One for the whole process: etils and fsspec keep their first connection to a store, and a second
+    emulator, at another port, would never be asked.
+    """
     stack = contextlib.ExitStack()
     # Not `yield`: the run-time check of types hides from pytest that a fixture is a generator.
     request.addfinalizer(stack.close)  # noqa: PT021
-    _, settings = stack.enter_context(stores.EMULATORS[request.param]())
-    stack.enter_context(stores.environment(settings))
+    return functools.cache(lambda scheme: stack.enter_context(stores.EMULATORS[scheme]())[1])
+
+
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def store(request, emulator):
+    """The scheme of a store whose emulator runs, to which everything in this process goes."""
+    environment = stores.environment(emulator(request.param))
+    environment.__enter__()
+    request.addfinalizer(lambda: environment.__exit__(None, None, None))  # noqa: PT021
     return request.param
 
 
