@@ -6,36 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 import jattn
 from experiments.attentive_probing.probes import MEAN, PAPER, QUERIES, maps_of, probes
 from experiments.classifier_arms import accuracies, entries_of, init_of, loss_of
 from experiments.functional import as_functions, optimizer
 from experiments.margins import bar
+from experiments.patch_filling import Filler, filling_loss, hidden_patches
 from experiments.plots import COLORS, label, panels
-from jattn.nn import VisionTransformer, VisionTransformerConfig
-from jattn.nn.patches import patches
+from jattn.nn import VisionTransformerConfig
 from jattn.tasks.images import Images, images
 from jattn.training import Claim, Run, UsageError, fit
 
-HIDDEN = -1.0  # what a hidden pixel is; others are 0 to 1
 OURS = f"{QUERIES}8"
 # Sizes of a base transformer, at which operations are compared; the paper has 32 queries there.
 BASE: Any = dict(dim=768, tokens=196, calls=0)
-
-
-class Filler(nnx.Module):
-    """An encoder of patches, and a linear map to their pixels."""
-
-    def __init__(self, config: VisionTransformerConfig, *, rngs: nnx.Rngs):
-        self.encoder = VisionTransformer(config, rngs=rngs)
-        pixels = config.patch**2 * config.channels
-        self.fill = nnx.Linear(config.dim, pixels, rngs=rngs)
-
-    def __call__(self, shown: jax.Array) -> jax.Array:
-        """Pixels of all patches."""
-        return self.fill(self.encoder.tokens(shown))
 
 
 def digits(run: Run, config) -> list[Claim]:
@@ -86,20 +71,14 @@ def _encoder(run: Run, config, found: Images, sizes: VisionTransformerConfig):
     settings = config.digits
     model = as_functions(lambda rngs: Filler(sizes, rngs=rngs))
     pixels = jnp.asarray(found.train)
-    rows, columns = sizes.height // sizes.patch, sizes.width // sizes.patch
 
     def sample(key):
         of_index, of_hidden = jax.random.split(key)
-        hidden = jax.random.permutation(of_hidden, rows * columns) < settings.hidden
+        hidden = hidden_patches(of_hidden, total=sizes.patches, hidden=settings.hidden)
         return pixels[jax.random.randint(of_index, (), 0, len(pixels))], hidden
 
     def loss(params, batch):
-        image, hidden = batch
-        grid = hidden.reshape(-1, rows, columns, 1)
-        over = grid.repeat(settings.patch, 1).repeat(settings.patch, 2)
-        filled = model.module(params)(jnp.where(over, HIDDEN, image))
-        errors = ((filled - patches(image, settings.patch)) ** 2).mean(-1)
-        return (errors * hidden).sum() / hidden.sum()
+        return filling_loss(model.module(params), batch, settings.patch)
 
     params = fit(
         model.init, loss, sample, optimizer(settings.encoder_rate, settings.encoder_steps),

@@ -3,6 +3,7 @@
 from jattn.nn.attention_fn import attention_fn
 from jattn.nn.base_net import BaseNet, BaseNetConfig
 from jattn.nn.blocks import MLP, Block
+from jattn.nn.convolution import Convolution
 from jattn.nn.diffusion_transformer import DiffusionTransformer, DiffusionTransformerConfig
 from jattn.nn.generate import generate
 from jattn.nn.kinds import Gate, Pointer, Pool
@@ -18,6 +19,7 @@ from jattn.nn.transformer import (
     Transformer,
     TransformerConfig,
 )
+from jattn.nn.u_net import UNet, UNetConfig, UNetOutput
 from jattn.nn.vision_transformer import VisionTransformer, VisionTransformerConfig
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "BaseNet",
     "BaseNetConfig",
     "Block",
+    "Convolution",
     "DecodingState",
     "DiffusionTransformer",
     "DiffusionTransformerConfig",
@@ -42,6 +45,9 @@ __all__ = [
     "ResidualNetworkConfig",
     "Transformer",
     "TransformerConfig",
+    "UNet",
+    "UNetConfig",
+    "UNetOutput",
     "VisionTransformer",
     "VisionTransformerConfig",
     "attention_fn",

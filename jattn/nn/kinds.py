@@ -74,6 +74,18 @@ class Gate(_Wrapped):
         """Features times their factors; in training averages are moved, in place."""
         return self._run(x, mask, training)
 
+    def factors(
+        self, x: Float[Array, "b *space m"], *, mask: Bool[Array, " b *space"] | None = None
+    ) -> Array:
+        """The factors alone, 1 long along axes that share them: to gate something else by x.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> Gate("eca", dim=8, rngs=nnx.Rngs(0)).factors(jnp.ones((2, 5, 5, 8))).shape
+            (2, 1, 1, 8)
+        """
+        return self.pair.factors(self.arrays(), x, mask=mask)
+
 
 class Pool(_Wrapped):
     """Wraps a pool of the zoo as a module; see `Gate`.
