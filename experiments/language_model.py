@@ -64,6 +64,11 @@ def texts_of(tokenizer: Any, texts: Sequence[str]) -> Texts:
     return Texts(jnp.asarray(tokens), jnp.asarray(mask.sum(1) - 1))
 
 
+def last_of(tokens: Int[Array, "b t"]) -> Int[Array, " b"]:
+    """The last token of texts that are equally long."""
+    return jnp.full(len(tokens), tokens.shape[1] - 1)
+
+
 def first_tokens(tokenizer: Any, words: Sequence[str]) -> Int[Array, " n"]:
     """The first token of each word, a space in front of it: what comes next in a sentence."""
     return jnp.array([tokenizer.encode(f" {word}")[0] for word in words])
@@ -86,27 +91,29 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
 @program
 def next_logits(model: Llama, texts: Texts, edits: Sequence[lens.Edit] = ()) -> Array:
     """Logits of what comes behind each text, `[n, vocab]`."""
-    logits = lens.run(model, texts.tokens, edits=edits)[0]
-    return logits[jnp.arange(len(texts.last)), texts.last]
+    return lens.run(model, texts.tokens, edits=edits, at=texts.last)[0]
 
 
 def minimizer(
     loss: Callable[[Llama, Any, Any, Any], Float[Array, ""]],
     optimizer: optax.GradientTransformation,
+    *,
+    together: bool = False,
 ) -> Callable[..., tuple[Any, np.ndarray]]:
     """A training loop of few parameters beside a frozen model, all steps in one program.
 
     Args:
         loss: `(model, params, given, batch) -> scalar`.
         optimizer: an optax gradient transformation.
+        together: several trainings side by side, each with parameters, `given` and batches of its
+            own: the frozen weights are then read once for all of them.
 
     Returns:
         `(model, params, given, batches) -> (params, losses)`; batches are stacked `[steps, ...]`,
-        `given` is the same at every step.
+        `given` is the same at every step. Together, all have an axis of trainings in front.
     """
 
-    @program
-    def run(model, params, given, batches):
+    def train(model, params, given, batches):
         def step(state, batch):
             params, memory = state
             value, grads = jax.value_and_grad(lambda p: loss(model, p, given, batch))(params)
@@ -116,7 +123,10 @@ def minimizer(
         (params, _), losses = lax.scan(step, (params, optimizer.init(params)), batches)
         return params, losses
 
-    return run
+    def side_by_side(model, *arrays):
+        return jax.vmap(functools.partial(train, model))(*arrays)
+
+    return program(side_by_side if together else train)
 
 
 def with_adapters(model: Llama, adapters: Any, scale: float = 1.0) -> Llama:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.language_model import program
+from experiments.language_model import Texts, program
 from jattn import lens
 from jattn.lens.readouts import token_losses
 from jattn.nn import Llama
@@ -48,6 +48,13 @@ def losses(
 ) -> Float[Array, "b n"]:
     """-log p of every token but the first, of an edited model."""
     return token_losses(lens.run(model, tokens, edits=edits)[0], tokens)
+
+
+def mean_losses(logits: Float[Array, "n t vocab"], texts: Texts) -> Float[Array, " n"]:
+    """Mean of -log p of each text's tokens but the first, whatever it is padded with."""
+    each = token_losses(logits, texts.tokens)
+    real = jnp.arange(each.shape[1]) < texts.last[:, None]
+    return each.mean(1, where=real)
 
 
 def tokens_of(tokenizer: Any, text: str, length: int | None = None) -> Int[Array, "1 t"]:

@@ -11,6 +11,7 @@ from experiments.language_model import (
     LanguageModel,
     batches_of,
     language_model,
+    last_of,
     minimizer,
     program,
     random_heads,
@@ -155,7 +156,7 @@ def _tuned(model: Llama, adapters) -> Llama:
 
 def _loss(model: Llama, adapters, given, batch: Prompts):
     """-log p of the color that is asked for."""
-    logits = lens.run(_tuned(model, adapters), batch.clean)[0][:, -1]
+    logits = lens.run(_tuned(model, adapters), batch.clean, at=last_of(batch.clean))[0]
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch.good).mean()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.language_model import (
     LanguageModel,
     language_model,
+    last_of,
     program,
     random_heads,
     top_heads,
@@ -27,6 +28,7 @@ from jattn.lens.edits import HeadAffine, LogitBias
 from jattn.lens.methods.gaze_heads import gaze_scores, steer_to
 from jattn.lens.methods.head_divergence import reinforce
 from jattn.lens.methods.pattern_rates import pattern_rates, span_bias, span_products
+from jattn.lens.patching import over_edits
 from jattn.nn import Llama
 from jattn.training import Claim, Paper, Run
 
@@ -34,6 +36,7 @@ REINFORCED = Paper("arXiv 2412.13949", "Vision-aware head divergence")
 GAZE = Paper("arXiv 2606.14703", "Gaze heads")
 RULES = Paper("Findings of EACL 2026", "Attention-aware intervention for logical reasoning")
 MOST = 0.8
+SIDE_BY_SIDE = 9  # questions at a time
 
 
 def heads(run: Run, config) -> list[Claim]:
@@ -201,10 +204,11 @@ def _reinforced_of(model: Llama, tokens, answers, edit):
 
     def one(given):
         text, answer = given
-        logits = lens.run(model, jnp.stack([text, text]), edits=[edit], mask=mask)[0]
-        return jax.nn.log_softmax(logits[0, -1])[answer]
+        both = jnp.stack([text, text])
+        logits = lens.run(model, both, edits=[edit], mask=mask, at=last_of(both))[0]
+        return jax.nn.log_softmax(logits[0])[answer]
 
-    return jax.lax.map(one, (tokens, answers))
+    return over_edits(one, (tokens, answers), batch_size=SIDE_BY_SIDE)
 
 
 def _draw(run: Run, config, found: dict[str, np.ndarray]) -> None:

@@ -130,9 +130,9 @@ def _saliency(model: Llama, some: Questions, names, start):
     place = jnp.arange(len(names))
 
     def loss(logits):
-        return -jax.nn.log_softmax(logits[:, -1])[place, names].sum()
+        return -jax.nn.log_softmax(logits)[place, names].sum()
 
-    probs, grads = grad_times_attention(model, some.texts.tokens, loss)
+    probs, grads = grad_times_attention(model, some.texts.tokens, loss, at=some.texts.last)
     maps = saliency_maps(probs, grads)[6:9]  # [3, n, t, s]
     outputs = jnp.arange(some.length) >= start
     of_one = lambda maps: candidate_saliency(maps, some.length - 1, outputs)

@@ -90,9 +90,9 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     with run.progress("calibration", len(texts) + config.calibration.tried) as advance:
         plain, every, hidden = [], [], []
         for tokens in texts:
-            plain.append(_calibrated(model, tokens, nowhere, keep, threshold).mean())
-            every.append(_calibrated(model, tokens, everywhere, keep, threshold).mean())
-            hidden.append(_hidden_sinks(model, tokens, threshold))
+            found = _of_text(model, tokens, everywhere, keep, threshold)
+            for kept, value in zip((plain, every, hidden), found, strict=True):
+                kept.append(value)
             advance(1)
         slopes = np.where(np.asarray(everywhere), _slopes(model, some, threshold), -np.inf)
         count = min(settings.tried, int(everywhere.sum()))
@@ -158,9 +158,12 @@ def _kept(probs, data, seen):
 
 
 @program
-def _hidden_sinks(model: Llama, tokens, threshold):
-    probs = lens.run(model, tokens, record=("probs",))[1]["probs"]
-    return calibrated_sinks(probs, threshold).any(-1).mean()
+def _of_text(model: Llama, tokens, heads, keep, threshold):
+    """Loss as it is, loss with heads calibrated, share of heads with a sink behind the first."""
+    logits, found = lens.run(model, tokens, record=("probs",))
+    sinks = calibrated_sinks(found["probs"], threshold).any(-1).mean()
+    calibrated = _losses(model, tokens, heads, keep, threshold).mean()
+    return token_losses(logits, tokens).mean(), calibrated, sinks
 
 
 def _draw(run: Run, found: dict[str, np.ndarray]) -> None:

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.language_model import LanguageModel, language_model, program
-from experiments.language_model_texts import TEXTS, losses, tokens_of
+from experiments.language_model import LanguageModel, Texts, language_model, program, texts_of
+from experiments.language_model_texts import TEXTS, mean_losses, tokens_of
 from experiments.plots import COLORS, label, log_scale, panels
 from jattn import lens
 from jattn.lens.methods.zero_tuning import next_token_entropy, zero_tuning
+from jattn.lens.patching import over_edits
 from jattn.lens.readouts import token_losses
 from jattn.nn import Llama
 from jattn.training import Claim, Paper, Run
@@ -18,6 +19,7 @@ from jattn.training import Claim, Paper, Run
 TUNING = Paper("arXiv 2505.11739", "ZeroTuning: unlocking the initial token's power")
 STREAMING = Paper("arXiv 2309.17453", "Efficient streaming language models with attention sinks")
 PROFILED = ("story", "code")  # heads and factor are chosen on these, and tested on the others
+SIDE_BY_SIDE = 5  # layers at a time
 
 
 def first_token(run: Run, config) -> list[Claim]:
@@ -32,90 +34,90 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     """Mean losses: by factor and text, by thirds of the layers, with the first token hidden."""
     model = language.model
     layers, heads = model.config.layers, model.config.heads
-    texts = {name: tokens_of(language.tokenizer, text) for name, text in TEXTS.items()}
+    texts = texts_of(language.tokenizer, list(TEXTS.values()))
+    story = tokens_of(language.tokenizer, TEXTS["story"])
+    profiled = jnp.array([list(TEXTS).index(name) for name in PROFILED])
     factors = jnp.asarray(config.factors)
     everywhere = jnp.ones((layers, heads))
     thirds = jnp.arange(layers) * 3 // layers
-    mean = lambda tokens, gamma: _tuned(model, tokens, gamma)
-    rows, entropies, parts, hidden, silent, slopes = [], [], [], [], [], []
-    with run.progress("first token", 3 * len(texts)) as advance:
-        for name, tokens in texts.items():
-            found = [mean(tokens, factor * everywhere) for factor in factors]
-            rows.append([float(loss) for loss, _ in found])
-            entropies.append([float(entropy) for _, entropy in found])
+    ends = factors[jnp.array([0, -1])]
+    late = jnp.arange(layers) >= min(config.late[0], layers - 1)
+    with run.progress("first token", 2 * len(factors) + 6 + 3 + 2) as advance:
+
+        def tuned(gamma):
+            found = [np.asarray(x) for x in _tuned(model, texts, gamma)]
             advance(1)
-            parts.append(
-                [
-                    [
-                        float(mean(tokens, jnp.where((thirds == t)[:, None], g, everywhere))[0])
-                        for g in (factors[0], factors[-1])
-                    ]
-                    for t in range(3)
-                ]
-            )
+            return found
+
+        def without(where):
+            found = np.asarray(_hidden(model, texts, where))
             advance(1)
-            late = jnp.arange(layers) >= min(config.late[0], layers - 1)
-            hidden.append(
-                [
-                    float(_hidden(model, tokens, jnp.zeros(layers, bool))),
-                    float(_hidden(model, tokens, jnp.ones(layers, bool))),
-                    float(_hidden(model, tokens, late)),
-                ]
-            )
-            if name in PROFILED:
-                slopes.append(np.asarray(_slopes(model, tokens)))
-            advance(1)
-    with run.progress("layers", layers) as advance:
-        for layer in range(layers):
-            off = jnp.broadcast_to((jnp.arange(layers) == layer)[:, None], (layers, heads))
-            silent.append(float(losses(model, texts["story"], [lens.ablate(off)]).mean()))
-            advance(1)
-    slope = np.mean(slopes, axis=0)
-    rises, falls = slope < 0, slope > 0  # the loss falls where the factor is raised, or lowered
-    chosen = jnp.asarray(rises if rises.sum() >= falls.sum() else falls)
-    with run.progress("chosen heads", len(texts)) as advance:
-        tuned = []
-        for tokens in texts.values():
-            gammas = [jnp.where(chosen, g, everywhere) for g in factors]
-            tuned.append([float(mean(tokens, gamma)[0]) for gamma in gammas])
-            advance(1)
+            return found
+
+        of_factors = [tuned(factor * everywhere) for factor in factors]
+        part = lambda third, g: jnp.where((thirds == third)[:, None], g, everywhere)
+        parts = [[tuned(part(third, g))[0] for g in ends] for third in range(3)]
+        nowhere = jnp.zeros(layers, bool)
+        hidden = [without(where) for where in (nowhere, ~nowhere, late)]
+        slope = np.asarray(_slopes(model, jax.tree.map(lambda x: x[profiled], texts)))
+        advance(1)
+        silent = np.asarray(_silent(model, story))
+        advance(1)
+        rises, falls = slope < 0, slope > 0  # the loss falls where the factor is raised, or lowered
+        raised = rises.sum() >= falls.sum()
+        chosen = jnp.asarray(rises if raised else falls)
+        together = [tuned(jnp.where(chosen, g, everywhere))[0] for g in factors]
     return dict(
-        losses=np.array(rows),
-        entropies=np.array(entropies),
-        thirds=np.array(parts),
-        hidden=np.array(hidden),
-        silent=np.array(silent),
+        losses=np.stack([loss for loss, _ in of_factors], 1),
+        entropies=np.stack([entropy for _, entropy in of_factors], 1),
+        thirds=np.moveaxis(np.array(parts), 2, 0),
+        hidden=np.stack(hidden, 1),
+        silent=silent,
         slope=slope,
-        tuned=np.array(tuned),
-        raised=np.asarray(rises.sum() >= falls.sum()),
+        tuned=np.stack(together, 1),
+        raised=np.asarray(raised),
         chosen=np.asarray(chosen),
     )
 
 
 @program
-def _tuned(model: Llama, tokens, gamma):
-    logits = lens.run(model, tokens, edits=[zero_tuning(gamma, tokens.shape[1])])[0]
-    return token_losses(logits, tokens).mean(), next_token_entropy(logits)
+def _tuned(model: Llama, texts: Texts, gamma):
+    """Mean loss and entropy of each text."""
+    logits = lens.run(model, texts.tokens, edits=[zero_tuning(gamma, texts.tokens.shape[1])])[0]
+    real = jnp.arange(texts.tokens.shape[1]) <= texts.last[:, None]
+    return mean_losses(logits, texts), jax.vmap(next_token_entropy)(logits, real)
 
 
 @program
-def _slopes(model: Llama, tokens):
-    """Derivative of the loss by the log of each head's factor, at 1."""
+def _slopes(model: Llama, texts: Texts):
+    """Derivative of the mean of texts' losses by the log of each head's factor, at 1."""
 
     def loss(logs):
-        edit = zero_tuning(jnp.exp(logs), tokens.shape[1])
-        return token_losses(lens.run(model, tokens, edits=[edit])[0], tokens).mean()
+        edit = zero_tuning(jnp.exp(logs), texts.tokens.shape[1])
+        return mean_losses(lens.run(model, texts.tokens, edits=[edit])[0], texts).mean()
 
     return jax.grad(loss)(jnp.zeros((model.config.layers, model.config.heads)))
 
 
 @program
-def _hidden(model: Llama, tokens, layers):
-    """Loss with the first token's key hidden from all rows but its own, in some layers."""
-    index = jnp.arange(tokens.shape[1])
+def _hidden(model: Llama, texts: Texts, layers):
+    """Losses with the first token's key hidden from all rows but its own, in some layers."""
+    index = jnp.arange(texts.tokens.shape[1])
     there = (index == 0) & (index > 0)[:, None] & layers[:, None, None]
     edit = lens.LogitBias(jnp.where(there, -jnp.inf, 0.0)[:, None, None])
-    return token_losses(lens.run(model, tokens, edits=[edit])[0], tokens).mean()
+    return mean_losses(lens.run(model, texts.tokens, edits=[edit])[0], texts)
+
+
+@program
+def _silent(model: Llama, tokens):
+    """Loss of a text without the attention of each layer."""
+    layers, heads = model.config.layers, model.config.heads
+
+    def loss(off):
+        edit = lens.ablate(jnp.broadcast_to(off[:, None], (layers, heads)))
+        return token_losses(lens.run(model, tokens, edits=[edit])[0], tokens).mean()
+
+    return over_edits(loss, jnp.eye(layers), batch_size=SIDE_BY_SIDE)
 
 
 def claims_of(config, found: dict[str, np.ndarray]) -> list[Claim]:

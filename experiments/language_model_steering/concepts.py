@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +18,7 @@ from experiments.language_model_steering.words import BASELINE, CONCEPTS, CONTRO
 from experiments.plots import COLORS, label, panels
 from jattn import lens
 from jattn.lens.methods.introspection import concept_vectors, inject, rank_of, rates
+from jattn.lens.patching import over_edits
 from jattn.lens.readouts import logit_lens
 from jattn.nn import Llama
 from jattn.pretrained.smollm2 import chat
@@ -26,6 +26,7 @@ from jattn.training import Claim, Paper, Run
 
 PAPER = Paper("arXiv 2603.21396", "Mechanisms of introspective awareness")
 NAMED = 100  # a rank below it counts as named
+SIDE_BY_SIDE = 7  # concepts at a time
 
 
 def concepts(run: Run, config) -> list[Claim]:
@@ -100,38 +101,36 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     layer = int(settings.depth * layers)
     words = whole(tokenizer, CONCEPTS)[: settings.count]
     about = lambda some: [_asked(f"Tell me about {word}") for word in some]
-    with run.progress("concepts", 4 + 2 * len(settings.strengths)) as advance:
+    with run.progress("concepts", 3 + len(settings.strengths)) as advance:
         streams = _stream(model, texts_of(tokenizer, about(words)), layer)
         advance(1)
         usual = _stream(model, texts_of(tokenizer, about(BASELINE[: settings.baseline])), layer)
         vectors = concept_vectors(streams, usual)
         advance(1)
-        questions = texts_of(tokenizer, [_asked(question) for question in QUESTIONS])
-        own, answers = first_tokens(tokenizer, words), _answers(tokenizer)
-        injected = _at_layer(layer)
-        still, clean_says, _ = injected(model, questions, vectors, 0.0, own)
+        texts = texts_of(tokenizer, [_asked(question) for question in (*QUESTIONS, *CONTROLS)])
+        before = _whole_stream(model, texts, layer)
         advance(1)
-        rows = []
+        # Nothing is injected first: what the others are compared with.
+        own = first_tokens(tokenizer, [words[0], *words])
+        vectors = jnp.concatenate([jnp.zeros_like(vectors[:1]), vectors])
+        injected, asked = _at_layer(layer, _answers(tokenizer)), len(QUESTIONS)
+        last, says, ranks = [], [], []  # by strength, of every concept and question
         for strength in settings.strengths:
-            rows.append(injected(model, questions, vectors, strength, own))
+            found = map(np.asarray, injected(model, before, texts.last, vectors, strength, own))
+            for kept, values in zip((last, says, ranks), found, strict=True):
+                kept.append(values)
             advance(1)
-        controls = texts_of(tokenizer, [_asked(question) for question in CONTROLS])
-        beside = []
-        for strength in (0.0, *settings.strengths):
-            beside.append(injected(model, controls, vectors, strength, own)[1])
-            advance(1)
-    yes = lambda says: np.asarray(says[..., answers[0]] > says[..., answers[1]])
     injected_first = lambda said, clean: rates(
         jnp.concatenate([said.ravel(), clean.ravel()]),
         jnp.arange(said.size + clean.size) < said.size,
     )
-    told = [injected_first(yes(says), yes(clean_says[0])) for _, says, _ in rows]
+    told = [injected_first(yes[1:, :asked], yes[0, :asked]) for yes in says]
     return dict(
-        ranks=np.stack([np.asarray(ranks) for _, _, ranks in rows]),
-        auc=np.array([_probe(np.asarray(last), np.asarray(still[0])) for last, _, _ in rows]),
+        ranks=np.stack(ranks)[:, 1:, :asked],
+        auc=np.array([_probe(stream[1:, :asked], stream[0, :asked]) for stream in last]),
         true=np.array([float(rate) for rate, _ in told]),
         false=np.asarray(float(told[0][1])),
-        control=np.array([yes(says).mean() for says in beside]),
+        control=np.array([says[0][0, asked:].mean(), *(yes[1:, asked:].mean() for yes in says)]),
         vocabulary=np.asarray(model.config.vocab_size),
     )
 
@@ -150,25 +149,33 @@ def _stream(model: Llama, texts: Texts, layer: Any):
     return found[jnp.arange(len(texts.last)), texts.last]
 
 
-def _injected(model: Llama, questions: Texts, vectors, strength, own, *, layer: int):
-    """Of every concept: the last stream `[n, q, m]`, next logits, ranks of it behind the layer."""
-    layers, length = model.config.layers, questions.tokens.shape[1]
-    place = jnp.arange(len(questions.last)), questions.last
+@program
+def _whole_stream(model: Llama, texts: Texts, layer: Any):
+    return lens.run(model, texts.tokens, record=("resid_post",))[1]["resid_post"][layer]
+
+
+def _injected(model: Llama, before, last, vectors, strength, own, *, layer: int, answers):
+    """Of every concept and question: the last stream, whether it says yes, the concept's rank.
+
+    Nothing in front of the injection depends on it, so only the layers behind run for each.
+    """
+    place = jnp.arange(len(last)), last
 
     def one(given):
         vector, token = given
-        edit = inject(strength * vector, layer, layers, length, strength=1.0)
-        logits, found = lens.run(model, questions.tokens, edits=[edit], record=("resid_post",))
-        stream = found["resid_post"]
-        read = logit_lens(model, stream[layer][place])
-        return stream[-1][place], logits[place], rank_of(read, jnp.full(len(read), token))
+        edit = inject(strength * vector, layer, model.config.layers, before.shape[1], strength=1.0)
+        stream = edit(before, layer, {})
+        logits, found = lens.resume(model, stream, layer, record=("resid_post",), at=last)
+        says = logits[:, answers[0]] > logits[:, answers[1]]
+        read = logit_lens(model, stream[place])
+        return found["resid_post"][-1][place], says, rank_of(read, jnp.full(len(read), token))
 
-    return jax.lax.map(one, (vectors, own))
+    return over_edits(one, (vectors, own), batch_size=SIDE_BY_SIDE)
 
 
-def _at_layer(layer: int):
+def _at_layer(layer: int, answers: list[int]):
     """The program of one layer, which is no array of it: `inject` refuses layers there are not."""
-    return program(lambda *args: _injected(*args, layer=layer))
+    return program(lambda *args: _injected(*args, layer=layer, answers=answers))
 
 
 def _probe(injected: np.ndarray, clean: np.ndarray) -> float:

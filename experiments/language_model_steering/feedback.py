@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -108,9 +109,10 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
                     + f"{sentences[q]} [Score:"
                     for q, order in zip(asked, orders, strict=True)
                 ]
-                # Some at a time: a long text's logits are many.
+                # Some at a time, for they are long; all padded alike, for one program.
+                asked_of = texts_of(tokenizer, texts)
                 says = [
-                    next_logits(model, texts_of(tokenizer, texts[i : i + TOGETHER]))
+                    next_logits(model, jax.tree.map(lambda x, i=i: x[i : i + TOGETHER], asked_of))
                     for i in range(0, len(texts), TOGETHER)
                 ]
                 says = jnp.concatenate(says)[:, answers].argmax(-1)

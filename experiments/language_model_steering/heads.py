@@ -16,6 +16,7 @@ from experiments.language_model import (
     batches_of,
     first_tokens,
     language_model,
+    last_of,
     minimizer,
     next_logits,
     random_heads,
@@ -95,7 +96,8 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     model, tokenizer = language
     settings, rng = config.heads, np.random.default_rng(config.seed)
     rates = [optax.adam(rate) for rate in settings.learning_rates]
-    choose, shift = minimizer(_selection_loss, rates[0]), minimizer(_shift_loss, rates[1])
+    choose = minimizer(_selection_loss, rates[0])
+    shift = minimizer(_shift_loss, rates[1], together=True)
     answers = first_tokens(tokenizer, ["no", "yes"])
     words = [whole(tokenizer, words) for words in (THINGS, ANIMALS)]
     examples = [(word, kind) for kind, some in enumerate(words) for word in some]
@@ -104,6 +106,7 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     data = _encoded(tokenizer, train), answers[np.array([kind for _, kind in train])]
     batches = lambda: batches_of(rng, data, settings.steps, settings.batch_size)
     layers, count, width = model.config.layers, model.config.heads, model.config.width
+    initial = lambda key: lofit_init(key, layers, count, width)
     keys = iter(jax.random.split(jax.random.key(config.seed), 1 + len(settings.counts)))
 
     def accuracy(some, *edits) -> float:
@@ -111,27 +114,27 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
         logits = next_logits(model, texts, edits)[:, answers]
         return float((logits.argmax(-1) == np.array([kind for _, kind in some])).mean())
 
-    def trained(mask, key) -> float:
-        start = lofit_init(key, layers, count, width)
-        vector = shift(model, start, mask, batches())[0]
-        return accuracy(test, lofit_edit(shift=vector, heads=mask))
-
-    middle = settings.counts[len(settings.counts) // 2]
-    with run.progress("heads", 2 + len(settings.counts) + settings.draws) as advance:
-        start = lofit_init(next(keys), layers, count, width)
-        scale = choose(model, start, settings.penalty, batches())[0]
+    middle = len(settings.counts) // 2
+    with run.progress("heads", 4) as advance:
+        scale = choose(model, initial(next(keys)), settings.penalty, batches())[0]
         advance(1)
-        chosen, same = [], None
-        for number in settings.counts:
-            key = next(keys)
-            same = key if number == middle else same
-            chosen.append(trained(lofit_select(scale, number), key))
-            advance(1)
-        random = []
+        masks = [lofit_select(scale, number) for number in settings.counts]
+        starts = [initial(next(keys)) for _ in settings.counts]
         for _ in range(settings.draws):  # as the selected ones: the same start
-            random.append(trained(random_heads(rng, layers, count, middle), same))
-            advance(1)
-        iti = _intervention(language, train, middle, settings.strengths, accuracy, test)
+            masks.append(random_heads(rng, layers, count, settings.counts[middle]))
+            starts.append(starts[middle])
+        each = [batches() for _ in masks]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
+        vectors = shift(model, jnp.stack(starts), jnp.stack(masks), stacked)[0]
+        advance(1)
+        reached = [
+            accuracy(test, lofit_edit(shift=vector, heads=mask))
+            for vector, mask in zip(vectors, masks, strict=True)
+        ]
+        chosen, random = reached[: len(settings.counts)], reached[len(settings.counts) :]
+        advance(1)
+        most = settings.counts[middle]
+        iti = _intervention(language, train, most, settings.strengths, accuracy, test)
         advance(1)
     lengths = jnp.linalg.norm(scale, axis=-1)
     found = dict(base=accuracy(test), chosen=chosen, random=random, iti=iti, lengths=lengths)
@@ -168,7 +171,7 @@ def _encoded(tokenizer, examples) -> np.ndarray:
 
 def _answer_loss(model, batch, edit):
     tokens, answers = batch
-    logits = lens.run(model, tokens, edits=[edit])[0][:, -1]
+    logits = lens.run(model, tokens, edits=[edit], at=last_of(tokens))[0]
     return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,6 +13,7 @@ from experiments.language_model import (
     batches_of,
     first_tokens,
     language_model,
+    last_of,
     minimizer,
     next_logits,
     reads_at_last,
@@ -85,18 +87,20 @@ def measured(run: Run, language: LanguageModel, config) -> dict[str, Any]:
     """Losses `[task, embedding]` on held-out words, and alphas `[task, L, h]`."""
     model, tokenizer = language
     settings, rng = config.injection, np.random.default_rng(config.seed)
-    train = minimizer(_loss, optax.adam(settings.learning_rate))
-    zeros = jnp.zeros((model.config.layers, model.config.heads))
-    tasks, thetas = [], []
-    with run.progress("injection", 2 * len(TASKS)) as advance:
+    train = minimizer(_loss, optax.adam(settings.learning_rate), together=True)
+    zeros = jnp.zeros((len(TASKS), model.config.layers, model.config.heads))
+    tasks, batches = [], []
+    with run.progress("injection", 1 + len(TASKS)) as advance:
         for pairs in TASKS.values():
             tasks.append(_Task(language, pairs, settings, rng))
             advance(1)
         for task in tasks:
             data = task.encoded(task.seen)
-            batches = batches_of(rng, data, settings.steps, settings.batch_size)
-            thetas.append(train(model, zeros, task.embedding, batches)[0])
-            advance(1)
+            batches.append(batches_of(rng, data, settings.steps, settings.batch_size))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+        embeddings = jnp.stack([task.embedding for task in tasks])
+        thetas = train(model, zeros, embeddings, stacked)[0]
+        advance(1)
     rows = []
     for task, theta in zip(tasks, thetas, strict=True):
         tokens, answers = task.encoded(task.unseen)
@@ -158,7 +162,7 @@ def _mean_loss(logits, answers):
 def _loss(model, theta, embedding, batch):
     tokens, answers = batch
     edits = [soft_injection(theta, embedding, tokens.shape[1])]
-    return _mean_loss(lens.run(model, tokens, edits=edits)[0][:, -1], answers)
+    return _mean_loss(lens.run(model, tokens, edits=edits, at=last_of(tokens))[0], answers)
 
 
 def _draw(run: Run, found: dict[str, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.language_model import minimizer, program
+from experiments.language_model import last_of, minimizer, program
 from experiments.plots import COLORS, label, panels
 from jattn import lens
 from jattn.lens.edits import KeyReweight
@@ -175,7 +175,7 @@ def _targets(model: Llama, tokens, kept, suppress, reinforce):
     def without(key):
         hidden = (jnp.arange(PROMPT) == key) & (jnp.arange(PROMPT)[:, None] > key)
         edit = KeyReweight(jnp.where(hidden, 0.0, 1.0)[None, None, None])
-        return entropy(lens.run(model, prompt, edits=[edit])[0][:, -1])
+        return entropy(lens.run(model, prompt, edits=[edit], at=last_of(prompt))[0])
 
     masked = jax.lax.map(without, jnp.arange(PROMPT - 1))  # the last token reads: it stays
     important = jax.vmap(token_importance)(masked.T, entropy(logits[:, -1])) > 0

@@ -19,7 +19,7 @@ from jattn.lens.edits import (
     heads_of,
     move_budget,
 )
-from jattn.lens.run import explain, run
+from jattn.lens.run import explain, resume, run
 from jattn.lens.transformer import effective_attention, transformer_sites
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "explain",
     "heads_of",
     "move_budget",
+    "resume",
     "rollout",
     "run",
     "run_denoiser",

@@ -17,7 +17,7 @@ from jattn.lens.sinks import importance
 from jattn.nn import Llama
 from jattn.nn.llama import read_out
 
-Metric = Callable[[Float[Array, "b t vocab"]], Float[Array, ""]]
+Metric = Callable[[Float[Array, "b ... vocab"]], Float[Array, ""]]
 
 
 def token_losses(
@@ -125,7 +125,7 @@ def logit_lens(model: Model, resid: Float[Array, "*batch m"]) -> Float[Array, "*
 
 
 def grad_times_attention(
-    model: Model, tokens: Int[Array, "b t"], loss: Metric
+    model: Model, tokens: Int[Array, "b t"], loss: Metric, *, at: Int[Array, " b"] | None = None
 ) -> tuple[Float[Array, "L b h t s"], Float[Array, "L b h t s"]]:
     """Attention maps and the gradient of a loss with respect to them, all layers in one backward.
 
@@ -135,12 +135,13 @@ def grad_times_attention(
         model: with a site `probs`.
         tokens: `[b, t]`.
         loss: of the logits.
+        at: as for `run`: one token of each text, whose logits alone the loss is of.
 
     Returns:
         `probs` and `d loss / d probs`; where the mask hides keys the first is 0, the second not.
     """
     probs = run(model, tokens, record=("probs",))[1]["probs"]
-    added = lambda delta: run(model, tokens, edits=[ResidAdd(delta, site="probs")])[0]
+    added = lambda delta: run(model, tokens, edits=[ResidAdd(delta, site="probs")], at=at)[0]
     grad = jax.grad(lambda delta: loss(added(delta)))(jnp.zeros_like(probs))
     return probs, grad
 

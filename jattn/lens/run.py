@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jattn.checks import check_choice
-from jattn.lens.edits import SITES, Edit
+from jattn.lens.edits import SITES, Edit, Replace
 from jattn.lens.taps import LensTaps, dense_sites
 from jattn.lens.transformer import transformer_sites, watched_transformer
 from jattn.nn import Llama, Transformer
@@ -35,7 +35,8 @@ def run(
     record: Sequence[str] = (),
     mask: Any = None,
     positions: Int[Array, "b t"] | None = None,
-) -> tuple[Float[Array, "b t vocab"], dict[str, Array]]:
+    at: Int[Array, " b"] | None = None,
+) -> tuple[Float[Array, "b ... vocab"], dict[str, Array]]:
     """Logits of an edited model, and what its sites held.
 
     Edits are applied in order, records are taken behind them. Without any it is the model itself,
@@ -49,13 +50,15 @@ def run(
         record: names of sites.
         mask: as for the model.
         positions: as for the model.
+        at: a token of each text, whose logits alone are computed: of a large vocabulary those of
+            all tokens take as long as many layers. Records are of all tokens all the same.
 
     Returns:
-        Logits `[b, t, vocab]`, and `{site: [L, ...]}`.
+        Logits `[b, t, vocab]`, or `[b, vocab]` with `at`; and `{site: [L, ...]}`.
 
     Raises:
-        ValueError: an unknown site, one that a layer's mechanism does not have, or an edit of
-            another shape.
+        ValueError: an unknown site, one that a layer's mechanism does not have, an edit of
+            another shape, or a token that there is not.
 
     Example:
         >>> from flax import nnx
@@ -69,12 +72,58 @@ def run(
     edits, record = tuple(edits), tuple(record)
     _check(model, edits, record)
     options = dict(mask=mask, positions=positions)
-    if not edits and not record:
-        return model(tokens, **options), {}
-    watch = _Watch(record)
+    nothing = not edits and not record
     if isinstance(model, Llama):
-        return model.watched(tokens, watch=watch, edits=edits, **options)
-    return watched_transformer(model, tokens, watch=lambda l: watch(l, edits), **options)
+        watch = None if nothing else _Watch(record)
+        return model.watched(tokens, watch=watch, edits=edits, at=at, **options)
+    if nothing and at is None:
+        return model(tokens, **options), {}
+    watch = lambda layer: LensTaps(layer, edits, record)
+    return watched_transformer(model, tokens, watch=watch, at=at, **options)
+
+
+def resume(
+    model: Llama,
+    stream: Float[Array, "b t m"],
+    layer: int,
+    *,
+    record: Sequence[str] = (),
+    at: Int[Array, " b"] | None = None,
+) -> tuple[Float[Array, "b ... vocab"], dict[str, Array]]:
+    """What `run` gives of the layers behind one, which go on from a given residual stream.
+
+    Edits that reach no earlier layer need no more than that: one full run is recorded, and only
+    its end is run anew for each of them. Positions are counted from 0.
+
+    Args:
+        model: a `jattn.nn.Llama`.
+        stream: `resid_post` of the layer, recorded and changed.
+        layer: counted from 0; not the last one.
+        record: names of sites; records are of the layers behind.
+        at: as for `run`.
+
+    Raises:
+        ValueError: a layer that there is not, or that nothing is behind.
+
+    Example:
+        >>> from flax import nnx
+        >>> from jattn.nn import LlamaConfig
+        >>> config = LlamaConfig(vocab_size=50, dim=16, layers=3, heads=4, kv_heads=2, hidden=32)
+        >>> model, tokens = Llama(config, rngs=nnx.Rngs(0)), jnp.zeros((1, 7), int)
+        >>> logits, found = run(model, tokens, record=("resid_post",))
+        >>> again, _ = resume(model, found["resid_post"][1], 1)
+        >>> bool(jnp.allclose(again, logits, atol=1e-5))
+        True
+    """
+    left = model.config.layers - 1 - layer
+    if layer < 0 or left < 1:
+        raise ValueError(f"layer: expected 0 to {model.config.layers - 2}, got {layer}")
+    weights = model.arrays()
+    behind = {name: x[layer + 1 :] for name, x in weights["layers"].items()}
+    config = dataclasses.replace(model.config, layers=left)
+    rest = Llama(config, weights=weights | {"layers": behind})
+    start = Replace(stream[None], (jnp.arange(left) == 0)[:, None, None, None], site="resid_pre")
+    return run(rest, jnp.zeros(stream.shape[:2], int), edits=[start], record=record, at=at)
 
 
 def explain(model: Model, *, edits: Sequence[Edit] = (), record: Sequence[str] = ()) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jattn.checks import check_shape
+from jattn.checks import check_indices, check_shape
 from jattn.lens.edits import SITES
 from jattn.lens.taps import LensTaps, aggregate, dense_sites
 from jattn.mechanisms.mixer import Parts
@@ -41,9 +41,14 @@ def watched_transformer(
     watch: Callable[[int], LensTaps],
     mask: Any = None,
     positions: Int[Array, "b t"] | None = None,
-) -> tuple[Float[Array, "b t vocab"], dict[str, Array]]:
-    """Logits, and records `[L, ...]` of the taps that watch each layer."""
-    check_shape("tokens", tokens, "b t", {})
+    at: Int[Array, " b"] | None = None,
+) -> tuple[Float[Array, "b ... vocab"], dict[str, Array]]:
+    """Logits, of one token of each text if `at` says so, and records `[L, ...]` of the taps."""
+    sizes: dict[str, int] = {}
+    check_shape("tokens", tokens, "b t", sizes)
+    if at is not None:
+        check_shape("at", at, "b", sizes)
+        check_indices("at", at, tokens.shape[1])
     inside = [site for site in transformer_sites(model) if site not in STREAM]
     where = jnp.arange(tokens.shape[1]) if positions is None else positions
     x, found = model._embedded(tokens, where), []
@@ -59,6 +64,8 @@ def watched_transformer(
             out = block.mlp(block.mlp_norm(x))
         x = taps("resid_post", x + taps("mlp_out", out))
         found.append(taps.records)
+    if at is not None:
+        x = x[jnp.arange(len(x)), at]
     return model._read_out(x), stacked(found)
 
 

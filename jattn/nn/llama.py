@@ -199,7 +199,7 @@ def read_out(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "watch"))
-def _forward(config, weights, tokens, mask, positions, watch, edits):
+def _forward(config, weights, tokens, mask, positions, at, watch, edits):
     visible: Any = masks.causal()
     if mask is not None:
         visible = visible & masks.padding(mask)
@@ -216,6 +216,8 @@ def _forward(config, weights, tokens, mask, positions, watch, edits):
 
     layers = (jnp.arange(config.layers), weights["layers"])
     x, records = lax.scan(body, embedded(weights, tokens), layers)
+    if at is not None:
+        x = x[jnp.arange(len(x)), at]
     return read_out(config, weights, x), records
 
 
@@ -300,13 +302,15 @@ class Llama(nnx.Module):
         *,
         mask: Bool[Array, "b t"] | None = None,
         positions: Int[Array, "b t"] | None = None,
+        at: Int[Array, " b"] | None = None,
         watch: Watch | None = None,
         edits: Any = (),
-    ) -> tuple[Float[Array, "b t vocab"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "b ... vocab"], dict[str, Array]]:
         """Logits, and the records of the taps that watch each layer, stacked `[L, ...]`.
 
         Args:
             tokens, mask, positions: as for the model.
+            at: one token of each text, of which alone logits are computed, `[b, vocab]`.
             watch: `(layer, edits) -> Taps`, hashable; compiled once for each that is different.
             edits: any pytree, handed to it.
         """
@@ -319,7 +323,10 @@ class Llama(nnx.Module):
             check_shape("mask", mask, "b t", sizes)
         if positions is not None:
             check_shape("positions", positions, "b t", sizes)
-        return _forward(self.config, self.arrays(), tokens, mask, positions, watch, edits)
+        if at is not None:
+            check_shape("at", at, "b", sizes)
+            check_indices("at", at, tokens.shape[1])
+        return _forward(self.config, self.arrays(), tokens, mask, positions, at, watch, edits)
 
     def init_state(self, batch_size: int, max_length: int) -> KeyValueCache:
         """Empty caches of all layers, each leaf `[L, ...]`, for up to `max_length` tokens."""

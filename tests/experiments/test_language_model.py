@@ -46,6 +46,21 @@ def test_edits_are_trained_beside_frozen_weights():
     assert np.isfinite(params).all()
 
 
+def test_trainings_side_by_side_are_those_one_by_one():
+    tokens = texts_of(TOKENIZER, ["One two three", "Four five six"]).tokens
+    rng = np.random.default_rng(0)
+    batches = jnp.stack([batches_of(rng, tokens, steps=5, size=1) for _ in range(2)])
+    start, given = jnp.stack([jnp.zeros((2, 4, 1)), jnp.ones((2, 4, 1))]), jnp.array([0.3, -0.2])
+    together = minimizer(_pull, optax.adam(0.1), together=True)
+    params, losses = together(MODEL, start, given, batches)
+    one = minimizer(_pull, optax.adam(0.1))
+    for number in range(2):
+        found = one(MODEL, start[number], given[number], batches[number])
+        np.testing.assert_allclose(params[number], found[0], atol=1e-4)
+        np.testing.assert_allclose(losses[number], found[1], rtol=1e-4)
+    assert np.abs(params[0] - params[1]).max() > 0.1
+
+
 def test_batches_show_every_example_before_any_twice():
     found = batches_of(np.random.default_rng(0), np.arange(6), steps=3, size=4)
     assert sorted(np.ravel(found)[:6].tolist()) == list(range(6))

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from configs.language_model_sinks import PRESETS, get_config
+from experiments.language_model import Texts, texts_of
 from experiments.language_model_sinks import run_experiment
 from experiments.language_model_sinks.magnets import measured as magnets_of
 from experiments.language_model_sinks.phases import MASSIVE, claims_of
 from experiments.language_model_texts import TEXTS, excerpts, repeated
 from jattn import lens
+from jattn.lens.methods.zero_tuning import zero_tuning
+from jattn.lens.readouts import token_losses
 from jattn.training import Run, UsageError
 from tests.tiny_language_model import tiny_language_model
 
@@ -73,9 +76,10 @@ def test_claims_about_planted_sinks():
 def test_slopes_are_those_of_differences():
     """The derivative by the log of a head's factor, and by what its sinks keep."""
     tokens = jnp.arange(1, 13)[None]
-    found = first_token._slopes(TINY.model, tokens)
+    texts = Texts(tokens, jnp.array([11]))
+    found = first_token._slopes(TINY.model, texts)
     heads = jnp.zeros(found.shape).at[1, 2].set(1.0)
-    loss = lambda step: first_token._tuned(TINY.model, tokens, jnp.exp(step * heads))[0]
+    loss = lambda step: first_token._tuned(TINY.model, texts, jnp.exp(step * heads))[0][0]
     np.testing.assert_allclose(found[1, 2], (loss(0.1) - loss(-0.1)) / 0.2, rtol=0.05, atol=1e-6)
     threshold = 0.12
     slopes = calibration._slopes(TINY.model, tokens, threshold)
@@ -86,6 +90,27 @@ def test_slopes_are_those_of_differences():
     np.testing.assert_allclose(
         slopes[1, 2], (change(1.05) - change(0.95)) / 0.1, rtol=0.05, atol=1e-5
     )
+
+
+def test_padding_changes_no_loss_and_no_entropy():
+    """Texts side by side have the numbers of each alone."""
+    both = texts_of(TINY.tokenizer, ["One two three four five six.", "One two three."])
+    gamma = jnp.full((2, 4), 3.0)
+    together = first_token._tuned(TINY.model, both, gamma)
+    hidden = first_token._hidden(TINY.model, both, jnp.ones(2, bool))
+    assert together[0][0] != together[0][1]
+    for row, last in enumerate(both.last.tolist()):
+        tokens = both.tokens[row : row + 1, : last + 1]
+        alone = Texts(tokens, jnp.array([last]))
+        loss, entropy = first_token._tuned(TINY.model, alone, gamma)
+        np.testing.assert_allclose(together[0][row], loss[0], rtol=1e-5)
+        np.testing.assert_allclose(together[1][row], entropy[0], rtol=1e-5)
+        np.testing.assert_allclose(
+            hidden[row], first_token._hidden(TINY.model, alone, jnp.ones(2, bool))[0], rtol=1e-5
+        )
+        edit = zero_tuning(gamma, last + 1)
+        logits = lens.run(TINY.model, tokens, edits=[edit])[0]
+        np.testing.assert_allclose(loss[0], token_losses(logits, tokens).mean(), rtol=1e-5)
 
 
 def test_magnets_filter_made_up_maps():

@@ -194,6 +194,38 @@ def test_an_edit_of_probs_in_a_recurrent_model_changes_its_reads():
     )
 
 
+@pytest.mark.parametrize("model", [MODEL, SOFTMAX], ids=["llama", "transformer"])
+def test_logits_of_one_token_of_each_text(model):
+    at = jnp.array([5, 2])
+    edit = lens.ablate(lens.heads_of([(0, 1)], L, H))
+    for edits, record in (((), ()), ((edit,), ("z",))):
+        logits, found = run(*edits, model=model, record=record)
+        chosen, same = run(*edits, model=model, record=record, at=at)
+        assert chosen.shape == (B, V)
+        near(chosen, logits[jnp.arange(B), at])
+        for site in record:
+            near(found[site], same[site])
+    with pytest.raises(ValueError, match="at: expected 0 to 5, got 6"):
+        run(model=model, at=jnp.array([6, 0]))
+
+
+def test_a_stream_goes_on_from_a_layer_as_if_it_came_all_the_way():
+    add = lens.ResidAdd(jnp.asarray([[0.0], [1.0], [0.0]]) * RNG.normal(size=16), 3.0)
+    config = dataclasses.replace(CONFIG, layers=3)
+    model = Llama(config, rngs=nnx.Rngs(1))
+    at = jnp.array([5, 2])
+    before = run(model=model, record=("resid_post",))[1]["resid_post"][1]
+    logits, found = lens.resume(model, add(before, 1, {}), 1, record=("z", "resid_post"), at=at)
+    whole, recorded = run(add, model=model, record=("z", "resid_post"), at=at)
+    assert np.abs(whole - run(model=model, at=at)[0]).max() > 1e-2
+    near(logits, whole, 1e-5)
+    for site in ("z", "resid_post"):
+        near(found[site], recorded[site][2:], 1e-5)
+    for layer in (-1, 2):
+        with pytest.raises(ValueError, match=f"layer: expected 0 to 1, got {layer}"):
+            lens.resume(model, before, layer)
+
+
 def test_what_a_layer_has_seen_is_there_for_functions():
     def from_stream(probs, data, seen):
         assert set(seen) >= {"resid_pre", "q", "k", "v", "logits", "mask"}

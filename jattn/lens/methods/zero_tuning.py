@@ -8,7 +8,7 @@ flattens the differences between the others, g < 1 sharpens them, and their rati
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jattn.checks import check_count
 from jattn.lens.edits import KeyReweight
@@ -32,10 +32,23 @@ def zero_tuning(gamma: Float[Array, "L h"], length: int, *, key_index: int = 0) 
     return KeyReweight(jnp.where(there, gamma[:, None, :, None, None], 1.0))
 
 
-def next_token_entropy(logits: Float[Array, "b t vocab"]) -> Float[Array, ""]:
-    """Mean entropy of the next token, nats: what is made small without labels."""
+def next_token_entropy(
+    logits: Float[Array, "*batch vocab"], where: Bool[Array, "*batch"] | None = None
+) -> Float[Array, ""]:
+    """Mean entropy of the next token, nats: what is made small without labels.
+
+    Args:
+        logits: `[..., vocab]`.
+        where: tokens that count; default all.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[0.5, 0.5], [1.0, 1e-30]]))
+        >>> [round(float(next_token_entropy(logits, jnp.array(w))), 4)
+        ...  for w in ([True, False], [True, True])]
+        [0.6931, 0.3466]
+    """
     logs = jax.nn.log_softmax(logits, -1)
-    return -(jnp.exp(logs) * logs).sum(-1).mean()
+    return -(jnp.exp(logs) * logs).sum(-1).mean(where=where)
 
 
 METHOD = Method(
