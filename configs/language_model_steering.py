@@ -9,8 +9,8 @@ head by head (SITE), channels scaled (AUSteer), a steering vector, injected conc
 they show, and whether the model can report its own states (neurofeedback).
 
 Presets (time on 2 CPU cores):
-    small   a few dozen examples and steps a study: thirteen minutes beside other jobs, of
-            which concepts take five and heads four.
+    small   a few dozen examples and steps a study: ten minutes of processor time beside other
+            jobs, of which heads and feedback take most.
     full    more steps, prompts, draws of random heads and concepts: about half an hour.
 """
 

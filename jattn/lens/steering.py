@@ -7,16 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jattn.lens.edits import At
 from jattn.lens.run import Model, run
+from jattn.nn import Llama
 
 
 def last_token(model: Model, texts: Sequence[Any], *, site: str = "resid_post") -> Array:
     """A site at the last token of each text, `[n, L, ...]`; texts may differ in length."""
-    of = lambda text: run(model, jnp.asarray(text)[None], record=(site,))[1][site]
-    return jnp.stack([of(text)[:, 0, -1] for text in texts])
+    if not isinstance(model, Llama):
+        of = lambda text: run(model, jnp.asarray(text)[None], record=(site,))[1][site]
+        return jnp.stack([of(text)[:, 0, -1] for text in texts])
+    # Side by side, padded behind: a decoder does not see that, and it is one program.
+    last = np.array([len(text) - 1 for text in texts])
+    tokens = np.zeros((len(texts), last.max() + 1), np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        row[: len(text)] = text
+    found = run(model, jnp.asarray(tokens), record=(site,), at=jnp.asarray(last))[1][site]
+    return jnp.moveaxis(found[:, np.arange(len(texts)), last], 1, 0)
 
 
 def steering_vectors(

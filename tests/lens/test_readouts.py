@@ -95,6 +95,8 @@ def test_directions():
     vectors = steering_vectors(MODEL, [TOKENS[0], TOKENS[1, :4]], [TOKENS[1]])
     rows = last_token(MODEL, [TOKENS[0], TOKENS[1, :4], TOKENS[1]])
     near(vectors, (rows[0] + rows[1]) / 2 - rows[2])
+    alone = lens.run(MODEL, TOKENS[1:, :4], record=("resid_post",))[1]["resid_post"][:, 0, -1]
+    near(rows[1], alone, 1e-5)
     x = jax.random.normal(jax.random.key(2), (3, M))
     once = project_out(x, vectors[0])
     near(project_out(once, vectors[0]), once, 1e-5)
