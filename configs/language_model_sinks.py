@@ -49,12 +49,11 @@ def get_config(preset: str = "small") -> ml_collections.ConfigDict:
     config.decoder = ml_collections.ConfigDict()
     config.decoder.seed = 0
     config.decoder.vocabulary, config.decoder.triggers, config.decoder.length = 33, 3, 48
-    config.decoder.dim, config.decoder.steps, config.decoder.batch_size = 64, 600, 16
+    config.decoder.dim, config.decoder.steps, config.decoder.batch_size = 64, 600, 32
     config.decoder.learning_rate, config.decoder.seeds = 2e-3, 2
     config.decoder.test_size = 64
     config.parallel = parallel_config()
     if preset == "full":
         config.calibration.tried = 252
         config.decoder.steps, config.decoder.seeds = 2_400, 6
-        config.decoder.batch_size = 32
     return config

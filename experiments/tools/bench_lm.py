@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.language_model import last_of
 from jattn import lens
 from jattn.lens.patching import over_edits
 from jattn.nn import Llama, generate
@@ -68,7 +69,7 @@ def ablations(model: Llama, tokens: Any) -> tuple[str, float, float, float]:
     every = jnp.eye(layers * heads).reshape(-1, layers, heads)
 
     def loss(model, chosen):
-        logits = lens.run(model, tokens, edits=[lens.ablate(chosen)])[0][:, -1]
+        logits = lens.run(model, tokens, edits=[lens.ablate(chosen)], at=last_of(tokens))[0]
         return jax.nn.logsumexp(logits, -1).mean()
 
     one = nnx.jit(loss)
