@@ -9,9 +9,10 @@ and which of them cross slices; and what all steps of the preset take at least, 
 where --prices has a price, in dollars. It ends with the command that starts the run.
 
 With --cycles, also the estimated cycles (static) of each Pallas kernel, all programs together.
-Nothing is run, so an experiment whose next program depends on results stops there. Fields of the
-config are set as for the experiment itself: --config.batch_size=512. Needs libtpu: pip install
-'jattn[tpu]'. Exit status 0 if everything fits, 2 if not.
+Nothing is run, so a study whose next program depends on results stops there, and so does one that
+computes for long, by itself, without a program; then the next is planned. Fields of the config are
+set as for the experiment itself: --config.batch_size=512. Needs libtpu: pip install 'jattn[tpu]'.
+Exit status 0 if everything fits, 2 if not.
 """
 
 import importlib
@@ -22,6 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,19 @@ from experiments.tools.libtpu import SETTINGS, run_estimating
 
 os.environ.update(SETTINGS | os.environ)  # Before jax is imported.
 
+import jax
 from jax.experimental import topologies
 
-from experiments.flags import Parser, count
+from experiments.flags import Parser, count, words
 from experiments.tools.chips import CHIPS, PRICES, Times, check_topology, price, roofline
 from jattn.training import Parallel, Run, UsageError, configs
 from jattn.training.planning import Enough, Planner, Program
 
 GIB = 2**30
 KERNELS = ("attend_", "recur_", "decode")
+# What another pod may mend.
+OTHERWISE = ("divides over the data axis", "does not fit")
+BETWEEN = 60  # seconds of processor that a study may take without a program
 
 
 def plan(
@@ -48,11 +54,11 @@ def plan(
     most: int,
     slices: int = 1,
     seconds: float = math.inf,
-) -> tuple[list[Program], bool]:
+) -> tuple[Planner, bool]:
     """Compiles the first programs of the experiment `experiments.NAME` for a topology.
 
     Returns:
-        The programs, and whether they are all that the experiment has.
+        The planner with its programs, and whether they are all that the experiment has.
 
     Raises:
         UsageError: libtpu is missing, there is no such topology or experiment, or a program does
@@ -71,7 +77,7 @@ def plan(
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"topology: {topology!r} cannot be had: {reason}") from None
     told = lambda text: print(text, file=sys.stderr, flush=True)
-    planner = Planner(described.devices, most, slices, told, seconds)
+    planner = Planner(described.devices, most, slices, told, seconds, BETWEEN)
     whole = False
     mesh = dict(config.parallel.mesh)
     parallel = Parallel(strategy=strategy, mesh=mesh, planner=planner)
@@ -84,16 +90,35 @@ def plan(
             whole = True
         except Enough:
             pass
-        except UsageError:
-            raise
-        except Exception as error:
-            if "RESOURCE_EXHAUSTED" in str(error):
-                reason = str(error).splitlines()[0][:160]
-                raise UsageError(f"a program does not fit {topology}: {reason}") from None
-            if not planner.programs:
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            print(f"the rest depends on results: stopped after {len(planner.programs)} programs")
-    return planner.programs, whole
+            reason = str(error).splitlines()[0][:160]
+            raise UsageError(f"a program does not fit {topology}: {reason}") from None
+    return planner, whole and not planner.left
+
+
+def first_plan(
+    name: str, config: Any, several: Sequence[str], *asked: Any
+) -> tuple[str, Planner, bool]:
+    """The first of several topologies that has room and shares the work, and `plan` for it.
+
+    Args:
+        name, config: as for `plan`.
+        several: topologies.
+        *asked: as for `plan`, what comes behind the topology.
+
+    Raises:
+        UsageError: what is wrong with the last one, or what another would not mend.
+    """
+    for topology in several[:-1]:
+        try:
+            return topology, *plan(name, config, topology, *asked)
+        except UsageError as error:
+            if not any(part in str(error) for part in OTHERWISE):
+                raise
+            print(f"{topology}: {error}", file=sys.stderr)
+    return several[-1], *plan(name, config, several[-1], *asked)
 
 
 def totals(programs: list[Program], whole: bool, topology: str, slices: int) -> dict[str, Any]:
@@ -156,7 +181,7 @@ def report(programs: list[Program], whole: bool, topology: str, slices: int, pri
             over = f"{c.group} slices" if c.crosses else f"{c.group} chips"
             print(f"    {c.count} x {c.kind} over {over}, {_size(c.bytes)}")
     found = totals(programs, whole, topology, slices)
-    part = "" if whole else f", of these first {len(programs)} programs"
+    part = "" if whole else f", of these {len(programs)} programs"
     print(
         f"in all{part}: at least {found['chip_hours']:.3g} chip-hours, {found['hours']:.3g} hours "
         f"of {found['chips']} chips"
@@ -214,7 +239,12 @@ def main() -> None:
     """The command line; see the module's docstring."""
     parser = Parser("aot", __doc__)
     parser.add_argument("--config", required=True, help="the experiment: FILE or NAME[:PRESET]")
-    parser.add_argument("--topology", required=True, help="chip and grid: v5e:16x16, v5p:2x2x4")
+    parser.add_argument(
+        "--topology",
+        type=words,
+        required=True,
+        help="chip and grid: v5e:16x16, v5p:2x2x4; of several the first that has room for it",
+    )
     parser.add_argument("--slices", type=count, default=1, help="how many of these, in one run")
     parser.add_argument("--strategy", default="jit", choices=("jit", "shard_map"))
     parser.add_argument("--programs", type=count, default=3, help="programs to compile at most")
@@ -228,22 +258,18 @@ def main() -> None:
     try:
         path, preset = configs.split(chosen.config, "")
         config = configs.override(configs.load_module(path), path, preset, overrides)
-        check_topology(chosen.topology)
-        price(chosen.topology.split(":")[0], chosen.prices)
+        for topology in chosen.topology or [""]:
+            check_topology(topology)
+            price(topology.split(":")[0], chosen.prices)
         if chosen.cycles:
             sys.exit(with_cycles(sys.argv[1:]))
-        name, topology, slices = Path(path).stem, chosen.topology, chosen.slices
-        programs, whole = plan(
-            name,
-            config,
-            topology,
-            chosen.strategy,
-            chosen.programs,
-            slices,
-            chosen.seconds,
-        )
+        name, slices = Path(path).stem, chosen.slices
+        asked = (chosen.strategy, chosen.programs, slices, chosen.seconds)
+        topology, planner, whole = first_plan(name, config, chosen.topology, *asked)
+        programs = planner.programs
         if not programs:
-            raise UsageError(f"config: {name} has no program that could be planned")
+            why = "".join(f"; study {study} {why}" for study, why in planner.left.items())
+            raise UsageError(f"config: {name} has no program that could be planned{why}")
         fits = report(programs, whole, topology, slices, chosen.prices)
         several = f" --slices={slices}" if slices > 1 else ""
         print(
@@ -251,7 +277,8 @@ def main() -> None:
             f"--topology={topology}{several} --target=gke --workdir=gs://BUCKET/{name}"
         )
         if chosen.json:
-            print(json.dumps(totals(programs, whole, topology, slices)))
+            found = totals(programs, whole, topology, slices)
+            print(json.dumps({"topology": topology, **found, "left": list(planner.left)}))
     except UsageError as error:
         print(f"aot: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

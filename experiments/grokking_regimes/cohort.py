@@ -131,7 +131,9 @@ def train(
                 "norm": optax.tree.norm(net),
             }
 
-        return jax.vmap(of_arm)(params["nets"], params["order"], tables, sizes)
+        # One arm after the other: all problems of all arms at once would not fit an accelerator.
+        each = lambda arm: of_arm(*arm)
+        return lax.map(each, (params["nets"], params["order"], tables, sizes))
 
     found = fit(
         init,

@@ -5,7 +5,8 @@
 Each is planned by `experiments.aot` in a process of its own, which needs libtpu, for the first of
 the topologies that it fits, and that its batch or its seeds divide over; after --seconds no further
 program of it is compiled, and the table says how many were. With --only, the other lines stay as
-they are.
+they are. A row says in words why nothing could be planned, and which studies were left: those whose
+programs depend on results, or that compute for long without one.
 """
 
 import json
@@ -20,7 +21,7 @@ from experiments.flags import Parser, count, some_of, words
 from experiments.reproduce import REGISTERED
 from experiments.tools.chips import check_topology
 from experiments.tools.libtpu import environment
-from jattn.training import UsageError
+from jattn.training import UsageError, configs
 
 PAGE = Path(__file__).parents[2] / "docs" / "pods.md"
 BEGIN, END = "<!-- plans: begin -->", "<!-- plans: end -->"
@@ -28,47 +29,44 @@ HEAD = (
     "| experiment | pod | programs | GiB a chip | bound by | MFU | collectives | chip-hours |"
     "\n|---|---|---|---|---|---|---|---|"
 )
-# What another pod may mend.
-OTHERWISE = ("divides over the data axis", "does not fit")
-LIMIT = 900.0  # seconds for one experiment, should a single program take that long
 
 
-def planned(name: str, topologies: Sequence[str], seconds: int) -> str:
-    """The line of one experiment."""
-    line = ""
-    for topology in topologies:
-        line, divides = _planned(name, topology, seconds)
-        if divides:
-            break
-    return line
+def planned(name: str, topologies: Sequence[str], seconds: int, limit: int) -> str:
+    """The line of one experiment.
 
-
-def _planned(name: str, topology: str, seconds: int) -> tuple[str, bool]:
-    """The line for one topology, and whether it is this pod's, or another is to be tried."""
+    Args:
+        name: of the experiment.
+        topologies: to try, one after the other.
+        seconds: after which no further program is compiled.
+        limit: seconds after which a plan is given up, should a single program take that long.
+    """
+    if "paper" not in configs.load_module(f"configs/{name}.py").PRESETS:
+        return f"| {name} | | none: no preset `paper`, it measures a trained model | | | | | |"
     command = [sys.executable, "-m", "experiments.aot", f"--config={name}:paper"]
-    command += [f"--topology={topology}", "--programs=100", f"--seconds={seconds}", "--json"]
+    command += [f"--topology={','.join(topologies)}", "--programs=100"]
+    command += [f"--seconds={seconds}", "--json"]
     try:
         done = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=LIMIT
+            command, env=environment(), capture_output=True, text=True, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        return f"| {name} | | none in {LIMIT:g} s | | | | | |", True
+        return f"| {name} | | none in {limit} s | | | | | |"
     found = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not found:
         said = done.stderr.strip().splitlines() or ["nothing was said"]
         why = said[-1].removeprefix("aot: ")
-        return f"| {name} | | none: {why[:90]} | | | | | |", not any(
-            one in why for one in OTHERWISE
-        )
-    return line_of(name, topology, json.loads(found[-1])), True
+        return f"| {name} | | none: {why[:120]} | | | | | |"
+    return line_of(name, json.loads(found[-1]))
 
 
-def line_of(name: str, topology: str, plan: dict[str, Any]) -> str:
+def line_of(name: str, plan: dict[str, Any]) -> str:
     """A line of the table from what `experiments.aot --json` gives."""
     programs = f"all {plan['programs']}" if plan["whole"] else f"first {plan['programs']}"
+    if plan["left"]:
+        programs = f"{plan['programs']}, without {', '.join(plan['left'])}"
     collectives = "not known" if plan["collectives"] is None else str(plan["collectives"])
     return (
-        f"| {name} | {topology} | {programs} | {plan['gib']:.3g} ({plan['share']:.0%}) | "
+        f"| {name} | {plan['topology']} | {programs} | {plan['gib']:.3g} ({plan['share']:.0%}) | "
         f"{plan['binds']} | {plan['mfu']:.1%} | {collectives} | {plan['chip_hours']:.2g} |"
     )
 
@@ -92,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--topologies", type=words, default=default, help="chips and grids, falling"
     )
     parser.add_argument("--seconds", type=count, default=60, help="for each experiment")
+    parser.add_argument("--limit", type=count, default=900, help="seconds for a program")
     parser.add_argument(
         "--only",
         type=some_of("experiment", REGISTERED),
@@ -105,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         parser.error(str(error))
     for number, name in enumerate(chosen.only, 1):
-        line = planned(name, chosen.topologies, chosen.seconds)
+        line = planned(name, chosen.topologies, chosen.seconds, chosen.limit)
         print(f"{number}/{len(chosen.only)} {line}", flush=True)
         write({name: line})
     sys.exit(0)

@@ -8,14 +8,16 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from jattn.flops import flops
+from jattn.training.errors import UsageError
 from jattn.training.hlo import Collective, moved
 
 
@@ -48,6 +50,10 @@ class Enough(BaseException):
     """The planner has seen as many programs as it wanted; not an error for anyone to handle."""
 
 
+class Late(BaseException):
+    """A study has computed too long without a program; not an error for anyone else to handle."""
+
+
 class Planner:
     """Collects programs. One that comes again is not compiled again: it has more steps.
 
@@ -57,6 +63,11 @@ class Planner:
         seconds: after which no program but the first is compiled; then `Enough` is raised.
         slices: in how many groups the devices are, with only a network between them.
         note: told, in a line, of each program.
+        between: seconds of processor that a study may take without a program, before it is left.
+
+    Attributes:
+        programs: what was compiled.
+        left: studies that were not planned to their end, and why.
     """
 
     def __init__(
@@ -66,11 +77,63 @@ class Planner:
         slices: int = 1,
         note: Callable[[str], object] = lambda text: None,
         seconds: float = math.inf,
+        between: float | None = None,
     ):
         self.devices, self.most, self.slices, self._note = list(devices), most, slices, note
         self.programs: list[Program] = []
+        self.left: dict[str, str] = {}
+        self._between = between
         self._end = time.monotonic() + seconds
         self._known: dict[str, Program] = {}
+
+    @contextlib.contextmanager
+    def study(self, name: str) -> Iterator[None]:
+        """Plans a study. One that depends on results, or computes for long, is left for the next.
+
+        Args:
+            name: of the study.
+
+        Raises:
+            Enough: no more programs are wanted.
+            UsageError: it cannot be had as asked on these devices.
+        """
+        try:
+            with self._watched():
+                yield
+        except Late:
+            self.left[name] = f"computes for {self._between} s without a program"
+        except UsageError:
+            raise
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" in str(error):  # a program does not fit
+                raise
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._note(f"study {name}: {said[:160]}")
+            self.left[name] = "depends on results"
+        if name in self.left:
+            self._note(f"study {name} is left: it {self.left[name]}")
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Raises `Late` in what takes too long without a program."""
+        if self._between is None:
+            yield
+            return
+
+        def late(*_: object) -> NoReturn:
+            raise Late
+
+        before = signal.signal(signal.SIGPROF, late)
+        self._watch(True)
+        try:
+            yield
+        finally:
+            self._watch(False)
+            signal.signal(signal.SIGPROF, before)
+
+    def _watch(self, on: bool) -> None:
+        if self._between is not None:
+            signal.setitimer(signal.ITIMER_PROF, self._between if on else 0)
 
     def compile(self, name: str, program: Any, *arguments: Any, steps: int = 1) -> None:
         """Compiles a jitted function for these shapes, and keeps what it needs.
@@ -84,6 +147,7 @@ class Planner:
         Raises:
             Enough: it was the last one wanted.
         """
+        self._watch(False)
         # The mesh in use says which machine is meant; see `jattn.platforms`.
         mesh = jax.tree.leaves(arguments)[0].sharding.mesh
         with jax.set_mesh(mesh):
@@ -92,6 +156,7 @@ class Planner:
             key = hashlib.sha256(lowered.as_text().encode()).hexdigest()
             if key in self._known:
                 self._known[key].steps += steps
+                self._watch(True)
                 return
             late = bool(self.programs) and time.monotonic() > self._end
             if late or len(self.programs) >= self.most:
@@ -118,6 +183,7 @@ class Planner:
         self._known[key] = found
         self.programs.append(found)
         self._note(f"{name}: compiled in {seconds:.0f} s")
+        self._watch(True)
 
 
 def zeros(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """Studies: the named pieces of an experiment, of which a config chooses some."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -49,8 +50,10 @@ def run_studies(run: Run, config: Any, studies: Mapping[str, Study]) -> list[Cla
             raise UsageError(f"study: expected any of {', '.join(studies)} or all, got {name!r}")
     claims = []
     for name in filter(chosen.__contains__, studies):
-        before = set(run.figures)
-        found = studies[name](run, config)
+        before, found = set(run.figures), []
+        planner = run.parallel.planner
+        with contextlib.nullcontext() if planner is None else planner.study(name):
+            found = studies[name](run, config)
         figures = [figure for figure in run.figures if figure not in before]
         claims += completed(run, found, figures, set(studies) - {name})
     return claims

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 NEVER_CAME, LOST = 2, 5  # Exit statuses: other processes never came, or were lost.
 GRACE = 30.0  # seconds that a child has on top, to start and to say itself what is wrong
@@ -38,13 +38,16 @@ def is_child() -> bool:
     return FILE in os.environ
 
 
-def supervise(command: Sequence[str], name: str, timeout: float) -> int:
+def supervise(
+    command: Sequence[str], name: str, timeout: float, start: Callable[..., Any] = subprocess.Popen
+) -> int:
     """Runs a command, passing signals on, until it ends or gives no sign of life for too long.
 
     Args:
         command: what to run; it calls `join_parent`, and `sign_of_life` now and then.
         name: for messages.
         timeout: seconds between signs of life.
+        start: starts it, with some of the arguments of `subprocess.Popen`.
 
     Returns:
         Its exit status; `LOST` if it was aborted, or gave no sign of life and was killed;
@@ -52,9 +55,7 @@ def supervise(command: Sequence[str], name: str, timeout: float) -> int:
     """
     read, write = os.pipe()
     environment = os.environ | {FILE: str(write)}
-    child = subprocess.Popen(
-        command, env=environment, pass_fds=(write,), stderr=subprocess.PIPE, text=True
-    )
+    child = start(command, env=environment, pass_fds=(write,), stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert child.stderr is not None
     errors = threading.Thread(target=_pass_on, args=(child.stderr,), daemon=True)

@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from experiments.tools.chips import CHIPS, check_topology, price, roofline
-from experiments.tools.libtpu import environment
+from experiments.tools.libtpu import SETTINGS, environment
 from jattn.flops import flops
-from jattn.training import UsageError
+from jattn.training import Parallel, Run, UsageError, run_studies
 from jattn.training.hlo import Collective, moved
 from jattn.training.planning import Planner, Program
 
@@ -101,6 +102,50 @@ def test_a_program_that_comes_again_is_compiled_once():
     for steps in (3, 4):  # no `Enough`: it is the same program
         planner.compile("double", jax.jit(lambda x: 2 * x), x, steps=steps)
     assert [(p.name, p.steps) for p in planner.programs] == [("double", 7)]
+
+
+def test_a_study_that_depends_on_results_or_computes_for_long_is_left_for_the_next(tmp_path):
+    def for_long(run, config):
+        while True:
+            sum(range(1000))
+
+    def on_results(run, config):
+        raise ZeroDivisionError
+
+    def doubling(run, config):
+        run.parallel.planner.compile("double", jax.jit(lambda x: 2 * x), on_one_device())
+        return []
+
+    planner = Planner(jax.devices(), 9, between=0.2)
+    parallel = Parallel(planner=planner)
+    studies = {"long": for_long, "results": on_results, "doubling": doubling}
+    with Run.open(tmp_path, {}, name="example", parallel=parallel) as run:
+        run_studies(run, SimpleNamespace(study="all"), studies)
+    assert planner.left == {
+        "long": "computes for 0.2 s without a program",
+        "results": "depends on results",
+    }
+    assert [program.name for program in planner.programs] == ["double"]
+
+
+def test_of_several_topologies_the_first_that_has_room_is_planned(monkeypatch):
+    def plan(name, config, topology, *asked):
+        if topology == "v5e:16x16":
+            raise UsageError("neither seeds=4 nor batch_size=128 divides over the data axis of 256")
+        if topology == "v5e:3x3":
+            raise UsageError("topology: 'v5e:3x3' cannot be had")
+        return Planner([], 1), True
+
+    for name, value in SETTINGS.items():  # which the module makes, once it is imported
+        monkeypatch.setenv(name, value)
+    from experiments.aot import first_plan
+
+    monkeypatch.setattr("experiments.aot.plan", plan)
+    assert first_plan("toy", {}, ["v5e:16x16", "v5e:8x8", "v5e:3x3"])[0] == "v5e:8x8"
+    with pytest.raises(UsageError, match="divides"):
+        first_plan("toy", {}, ["v5e:16x16"])
+    with pytest.raises(UsageError, match="cannot be had"):
+        first_plan("toy", {}, ["v5e:3x3", "v5e:8x8"])
 
 
 LOOP = """

@@ -63,15 +63,17 @@ def test_the_table_of_the_page_is_of_registered_experiments():
 def test_a_new_plan_takes_the_place_of_the_old_and_leaves_the_others(tmp_path):
     page = tmp_path / "pods.md"
     page.write_text(f"before\n{plans.BEGIN}\n{plans.END}\nafter\n")
-    plan = {"programs": 2, "whole": False, "gib": 1.5, "share": 0.1}
-    plan |= {"binds": "memory", "mfu": 0.25, "collectives": None, "chip_hours": 3.0}
+    plan = {"topology": "v5e:4x4", "programs": 2, "whole": False, "gib": 1.5, "share": 0.1}
+    plan |= {"binds": "memory", "mfu": 0.25, "collectives": None, "chip_hours": 3.0, "left": []}
     whole = plan | {"whole": True, "collectives": 4}
-    second, first = REGISTERED[3], REGISTERED[1]
-    plans.write({second: plans.line_of(second, "v5e:4x4", plan)}, page)
-    plans.write({first: plans.line_of(first, "v5e:4x4", whole)}, page)
+    first, second, third = REGISTERED[1], REGISTERED[3], REGISTERED[5]
+    plans.write({second: plans.line_of(second, plan)}, page)
+    plans.write({first: plans.line_of(first, whole)}, page)
+    plans.write({third: plans.line_of(third, plan | {"left": ["one", "two"]})}, page)
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
-    assert lines[4:6] == [
+    assert lines[4:7] == [
         f"| {first} | v5e:4x4 | all 2 | 1.5 (10%) | memory | 25.0% | 4 | 3 |",
         f"| {second} | v5e:4x4 | first 2 | 1.5 (10%) | memory | 25.0% | not known | 3 |",
+        f"| {third} | v5e:4x4 | 2, without one, two | 1.5 (10%) | memory | 25.0% | not known | 3 |",
     ]

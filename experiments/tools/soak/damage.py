@@ -1,17 +1,15 @@
 """Damages files of a run, one at a time: the run must notice, or not be touched by it."""
 
-import contextlib
-import io
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.tools.soak import run as soaked
-from experiments.tools.soak.kills import CONFIG, left_by
+from experiments.tools.soak.kills import left_by, start, wait
 from jattn.training import cli
 
+FRESH = 25  # one damage of so many is met by a Python just started, the others by forks
 NOT_DAMAGED = ("claims.json", "figures", "provenance.json", "events", ".lock", "timings.jsonl")
 
 
@@ -22,12 +20,14 @@ class Report(NamedTuple):
         damages: how many there were.
         recovered: after how many the run ended with the same bits as before.
         refused: after how many one clear line said what is damaged, and nothing was changed.
+        fresh: for how many Python was started; the others were met by forks.
         problems: what went wrong, a line each.
     """
 
     damages: int
     recovered: int
     refused: int
+    fresh: int
     problems: list[str]
 
 
@@ -45,16 +45,16 @@ def damage(folder: Path, count: int, seed: int, tell: Callable[[str], None]) -> 
     status, said = go_on(whole)
     expected = left_by(whole)
     if status:
-        return Report(0, 0, 0, [f"the run to be damaged ended with {status}: {said}"])
+        return Report(0, 0, 0, 0, [f"the run to be damaged ended with {status}: {said}"])
     shutil.copytree(whole, half)
     forget_the_end(half)
-    report = Report(0, 0, 0, [])
+    report = Report(0, 0, 0, 0, [])
     for index in range(count):
         shutil.rmtree(here, ignore_errors=True)
         shutil.copytree(dice.choice((whole, half)), here)
         done = damage_one_file(here, dice)
         before = contents(here)
-        status, said = go_on(here)
+        status, said = go_on(here, fresh=index % FRESH == 0)
         lines = said.strip().splitlines()
         if status == cli.HOLDS and left_by(here) == expected:
             report = report._replace(recovered=report.recovered + 1)
@@ -63,23 +63,18 @@ def damage(folder: Path, count: int, seed: int, tell: Callable[[str], None]) -> 
         else:
             report.problems.append(f"{done}: status {status}, {lines[-1:] or 'other results'}")
             tell(f"problem: {report.problems[-1]}")
-        report = report._replace(damages=index + 1)
+        report = report._replace(damages=index + 1, fresh=index // FRESH + 1)
         if (index + 1) % 50 == 0:
             tell(f"{index + 1} of {count} damages, {len(report.problems)} problems")
     return report
 
 
-def go_on(folder: Path) -> tuple[int, str]:
-    """Starts the run in this process; returns its exit status, and what it said of errors."""
-    said = io.StringIO()
-    argv = ["soak", f"--config={CONFIG}", f"--workdir={folder}", "--config.steps=300"]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            cli.main(soaked.run_experiment, name="soak", argv=argv)
-    except SystemExit as stopped:
-        return int(stopped.code or 0), said.getvalue()
-    except BaseException as error:  # what a user would see as a traceback
-        return -1, f"{type(error).__name__}: {error}"
+def go_on(folder: Path, fresh: bool = False) -> tuple[int, str]:
+    """Starts the run again; returns its exit status, and what it said of errors."""
+    running = start(folder, 1, fresh, "--config.steps=300")
+    hung: list[str] = []
+    (status,) = wait(running, hung)
+    return status, running[0].errors.read_text() + "\n".join(hung)
 
 
 def forget_the_end(folder: Path) -> None:
