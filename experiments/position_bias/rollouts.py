@@ -1,7 +1,6 @@
 """Rollouts of masked layers against closed forms and bounds (B5), and with a residual (B7)."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +24,14 @@ def _layers(key, count: int, dim: int, scale: float) -> list[theory.Layer]:
     return [theory.Layer(*draw[3 * i : 3 * i + 3]) for i in range(count)]
 
 
-def _rollouts(
-    config, mask: str, count: int, *, length: int, scale: float, draws: int = 1, **more
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maps `[n, l, t, t]` and their products `[n, t, t]` of random layers on random tokens."""
+def _rollout(config, mask: str, count: int, *, length: int, scale: float, seed: int = 0, **more):
+    """Maps `[l, t, t]` and their product `[t, t]` of random layers on random tokens."""
     dim = 16
+    of_layers, of_tokens = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), seed))
+    x = jax.random.normal(of_tokens, (1, length, dim))
     options = masking(config, mask) | more
-
-    def draw(number):
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
-        of_layers, of_tokens = jax.random.split(key)
-        x = jax.random.normal(of_tokens, (1, length, dim))
-        layers = _layers(of_layers, count, dim, scale)
-        _, maps = theory.self_attention_network(layers, x, **options)
-        return maps[:, 0], theory.rollout(maps[:, :, None])[0]
-
-    maps, products = jax.vmap(draw)(jnp.arange(draws))  # side by side: a layer is dispatched once
-    return np.asarray(maps), np.asarray(products)
+    _, maps = theory.self_attention_network(_layers(of_layers, count, dim, scale), x, **options)
+    return np.asarray(maps[:, 0]), np.asarray(theory.rollout(maps[:, :, None])[0])
 
 
 def rollouts(run: Run, config) -> list[Claim]:
@@ -49,19 +39,21 @@ def rollouts(run: Run, config) -> list[Claim]:
     length, depths = config.length, tuple(config.depths)
 
     def compute():
-        even = [_rollouts(config, "causal", n, length=length, scale=0.0)[1][0] for n in depths]
+        even = [_rollout(config, "causal", n, length=length, scale=0.0)[1] for n in depths]
         fading = [
-            _rollouts(config, "decay", n, length=FAR, scale=0.0, decay=0.223)[1][0, -1, ::-1]
+            _rollout(config, "decay", n, length=FAR, scale=0.0, decay=0.223)[1][-1, ::-1]
             for n in depths
         ]
         found = {"even": np.stack(even), "fading": np.stack(fading)}
-        random: dict[str, Any] = dict(length=length, scale=SCORES, draws=DRAWS)
         for mask in ("causal", "prefix", "window"):
             reach = theory.layers_to_reach(length, config.window) if mask == "window" else 1
             prefix = config.prefix if mask == "prefix" else 1
             over = []
-            for n in depths:
-                for maps, product in zip(*_rollouts(config, mask, n, **random), strict=True):
+            for seed in range(DRAWS):
+                for n in depths:
+                    maps, product = _rollout(
+                        config, mask, n, length=length, scale=SCORES, seed=seed
+                    )
                     smallest = float(maps[maps > 0].min())
                     bound = [
                         theory.influence_bound(j, smallest, n, prefix=prefix, reach=reach)
@@ -69,11 +61,17 @@ def rollouts(run: Run, config) -> list[Claim]:
                     ]
                     over.append((product[:, prefix:].max(0) / np.array(bound)).max())
             found[f"over_{mask}"] = np.array(over)
-            maps, products = _rollouts(config, mask, 8 * depths[-1], **random)
-            found[f"first_{mask}"] = products[:, -1, :prefix]
-            found[f"smallest_{mask}"] = np.array([each[each > 0].min() for each in maps])
-        spread = _rollouts(config, "none", 4 * depths[-1], **random)[1]
-        found["rank"] = np.ptp(spread, axis=1).max(-1)
+            deep = [
+                _rollout(config, mask, 8 * depths[-1], length=length, scale=SCORES, seed=s)
+                for s in range(DRAWS)
+            ]
+            found[f"first_{mask}"] = np.stack([product[-1, :prefix] for _, product in deep])
+            found[f"smallest_{mask}"] = np.array([maps[maps > 0].min() for maps, _ in deep])
+        spread = [
+            _rollout(config, "none", 4 * depths[-1], length=length, scale=SCORES, seed=s)[1]
+            for s in range(DRAWS)
+        ]
+        found["rank"] = np.array([np.ptp(p, axis=0).max() for p in spread])
         return found
 
     found = run.cached("rollouts", compute)
