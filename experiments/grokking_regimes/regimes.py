@@ -184,7 +184,7 @@ def _of_sizes(run: Run, config, cohort: Cohort) -> list[Claim]:
         [[cohort.grok_step[:, cohort.at(decay=d, fraction=f)] for d in decays] for f in sizes]
     )
     figures.plane(run, config, sizes, decays, np.isfinite(plane).mean(-1))
-    rates = np.isfinite(plane).mean((1, 3))
+    rates = np.isfinite(plane).mean((1, 2))
     return [
         PAPER.claim("G9", "more problems to train on, more runs that grok: share at the largest "
                     "less that at the smallest training set", 0.0, float(rates[-1] - rates[0]),
