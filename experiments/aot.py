@@ -43,7 +43,7 @@ GIB = 2**30
 KERNELS = ("attend_", "recur_", "decode")
 # What another pod may mend.
 OTHERWISE = ("divides over the data axis", "does not fit")
-BETWEEN = 60  # seconds of processor that a study may take without a program
+BETWEEN = 60  # seconds that a study may take without a program
 
 
 def plan(

@@ -41,7 +41,7 @@ def planned(name: str, topologies: Sequence[str], seconds: int, limit: int) -> s
         limit: seconds after which a plan is given up, should a single program take that long.
     """
     if "paper" not in configs.load_module(f"configs/{name}.py").PRESETS:
-        return f"| {name} | | none: no preset `paper`, it measures a trained model | | | | | |"
+        return f"| {name} | | none: it has no preset `paper` | | | | | |"
     command = [sys.executable, "-m", "experiments.aot", f"--config={name}:paper"]
     command += [f"--topology={','.join(topologies)}", "--programs=100"]
     command += [f"--seconds={seconds}", "--json"]

@@ -63,7 +63,7 @@ class Planner:
         seconds: after which no program but the first is compiled; then `Enough` is raised.
         slices: in how many groups the devices are, with only a network between them.
         note: told, in a line, of each program.
-        between: seconds of processor that a study may take without a program, before it is left.
+        between: seconds that a study may take without a program, before it is left.
 
     Attributes:
         programs: what was compiled.
@@ -77,7 +77,7 @@ class Planner:
         slices: int = 1,
         note: Callable[[str], object] = lambda text: None,
         seconds: float = math.inf,
-        between: float | None = None,
+        between: int | None = None,
     ):
         self.devices, self.most, self.slices, self._note = list(devices), most, slices, note
         self.programs: list[Program] = []
@@ -123,17 +123,17 @@ class Planner:
         def late(*_: object) -> NoReturn:
             raise Late
 
-        before = signal.signal(signal.SIGPROF, late)
+        before = signal.signal(signal.SIGALRM, late)
         self._watch(True)
         try:
             yield
         finally:
             self._watch(False)
-            signal.signal(signal.SIGPROF, before)
+            signal.signal(signal.SIGALRM, before)
 
     def _watch(self, on: bool) -> None:
         if self._between is not None:
-            signal.setitimer(signal.ITIMER_PROF, self._between if on else 0)
+            signal.setitimer(signal.ITIMER_REAL, self._between if on else 0)
 
     def compile(self, name: str, program: Any, *arguments: Any, steps: int = 1) -> None:
         """Compiles a jitted function for these shapes, and keeps what it needs.

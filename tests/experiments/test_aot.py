@@ -113,16 +113,16 @@ def test_a_study_that_depends_on_results_or_computes_for_long_is_left_for_the_ne
         raise ZeroDivisionError
 
     def doubling(run, config):
-        run.parallel.planner.compile("double", jax.jit(lambda x: 2 * x), on_one_device())
+        run.parallel.planner.compile("double", jax.jit(lambda x: 2 * x), x)
         return []
 
-    planner = Planner(jax.devices(), 9, between=0.2)
+    planner, x = Planner(jax.devices(), 9, between=1), on_one_device()
     parallel = Parallel(planner=planner)
     studies = {"long": for_long, "results": on_results, "doubling": doubling}
     with Run.open(tmp_path, {}, name="example", parallel=parallel) as run:
         run_studies(run, SimpleNamespace(study="all"), studies)
     assert planner.left == {
-        "long": "computes for 0.2 s without a program",
+        "long": "computes for 1 s without a program",
         "results": "depends on results",
     }
     assert [program.name for program in planner.programs] == ["double"]
