@@ -40,6 +40,7 @@ def test_gates_and_sinks(tmp_path, monkeypatch):
     assert (tmp_path / "figures" / "sinks.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_one_head(tmp_path, monkeypatch):
     claims = claims_of("one_head", tmp_path, monkeypatch)
     rows = {name: np.load(tmp_path / "arrays" / f"one_head_{name}.npz") for name in ROWS}

@@ -78,6 +78,7 @@ def test_the_policy_writes_claims_figures_and_the_page(tmp_path):
         assert outside not in text
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_there_are_no_trees(tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "trees", lambda *_: {})
     config: Any = get_config()

@@ -22,6 +22,7 @@ TOY = [
 ]
 
 
+@pytest.mark.slow
 def test_pairs_are_found_with_the_verifier_and_not_without(tmp_path):
     with pytest.raises(SystemExit) as stopped:
         cli.main(run_experiment, name="factor_graph", argv=["prog", f"--workdir={tmp_path}", *TOY])

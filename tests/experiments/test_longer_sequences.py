@@ -36,9 +36,8 @@ def test_every_study_has_settings_and_a_toy():
     assert all(study in get_config(preset) for study in STUDIES for preset in PRESETS)
 
 
-@pytest.mark.parametrize(
-    "study", ["period", *(pytest.param(s, marks=pytest.mark.slow) for s in TOYS if s != "period")]
-)
+@pytest.mark.parametrize("study", TOYS)
+@pytest.mark.slow
 def test_claims_and_figures(tmp_path, study):
     status = run_toy(study, tmp_path)
     claims = {claim["id"]: claim for claim in json.loads((tmp_path / "claims.json").read_text())}

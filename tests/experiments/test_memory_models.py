@@ -62,6 +62,7 @@ def run(workdir, *extra):
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_streams_state_their_claims(tmp_path):
     assert run(tmp_path, "--config.study=outliers,store,deep,forgetting") in (0, 3)
     claims = json.loads((tmp_path / "claims.json").read_text())

@@ -108,6 +108,7 @@ def test_dynamics_look_back_on_their_window(name):
     assert (np.abs(gradient).sum((0, 2)) > 0).all()
 
 
+@pytest.mark.slow
 def test_floors_state_their_claims(tmp_path):
     assert run_toy(tmp_path, "study=floors") in (0, 3)
     claims = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())}

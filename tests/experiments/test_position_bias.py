@@ -84,6 +84,7 @@ def test_every_claim_is_stated(tmp_path):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_trained_networks_state_their_gaps(tmp_path):
     config = toy(masks=("causal",), layers=(1,), study="trained")
     with Run.open(tmp_path, config, name="position_bias") as run:

@@ -213,6 +213,7 @@ def loads(model, params, tokens):
     return jnp.stack(found)
 
 
+@pytest.mark.slow
 def test_heads_share_the_load_when_their_balance_is_in_the_loss(tmp_path):
     """As the bake-off trains them: loads spread less than half as much as without."""
     options = ("mixture_of_heads", {"shared": 1, "chosen": 2})
