@@ -50,6 +50,7 @@ def kill_in_mid_write(process, folder):
     process.communicate()
 
 
+@pytest.mark.slow  # the soak's short form, below, kills a run, too
 def test_killed_runs_end_with_the_same_bits(tmp_path):
     flags = ("--config.steps=3000", "--config.checkpoint_every=300")
     whole, parts = start(tmp_path / "whole", *flags), tmp_path / "parts"
