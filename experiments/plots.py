@@ -1,6 +1,6 @@
 """Shared look of the experiments' figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -74,6 +74,21 @@ def label(axis: Axes, x: str, y: str, title: str = "", *, legend: bool = True) -
     axis.set_title(title, fontsize=10)
     if legend and axis.get_legend_handles_labels()[0]:
         legend_below(axis)
+
+
+def bars(axis: Axes, values: Mapping[str, np.ndarray], x: str) -> None:
+    """A horizontal bar for each name, the mean over its seeds, which are dots.
+
+    Args:
+        axis: where.
+        values: `[seeds]` by name, from top to bottom.
+        x: what they are.
+    """
+    axis.barh(list(values), [each.mean() for each in values.values()], color=COLORS[0], alpha=0.6)
+    for row, each in enumerate(values.values()):
+        axis.plot(each, [row] * len(each), "o", ms=3, color=COLORS[1])
+    axis.invert_yaxis()
+    label(axis, x, "")
 
 
 def legend_below(axis: Axes) -> None:

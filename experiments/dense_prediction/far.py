@@ -10,7 +10,7 @@ import optax
 
 from experiments.classifier_arms import each_seed, init_of
 from experiments.functional import Model, as_functions, optimizer
-from experiments.plots import COLORS, label, panels
+from experiments.plots import bars, panels
 from jattn.nn import UNet, UNetConfig
 from jattn.tasks.far_cues import CLASSES, far_cue
 from jattn.training import Claim, Paper, Run, UsageError, fit
@@ -140,13 +140,8 @@ def _claims(found: Mapping[str, np.ndarray]) -> list[Claim]:
 
 def _draw(run: Run, found, models, params, test) -> None:
     figure, axes = panels(1, 1, width=5.0, height=2.8)
-    names = list(models)
-    axes[0, 0].barh(names, [found[name].mean() for name in names], color=COLORS[0], alpha=0.6)
-    for row, name in enumerate(names):
-        axes[0, 0].plot(found[name], [row] * len(found[name]), "o", ms=3, color=COLORS[1])
-    axes[0, 0].invert_yaxis()
+    bars(axes[0, 0], {name: found[name] for name in models}, "mean IoU")
     axes[0, 0].set_xlim(0, 1)
-    label(axes[0, 0], "mean IoU", "")
     run.save_figure(
         figure, "far", "A U-Net of two levels with one more thing each, where a far cue decides "
         "the class of squares; dots are seeds.",

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.classifier_arms import each_seed, init_of
 from experiments.dense_prediction.far import nets, optimizer_of_each
 from experiments.margins import bar
-from experiments.plots import COLORS, label, panels
+from experiments.plots import bars, panels
 from jattn.tasks.images import images
 from jattn.training import Claim, Paper, Run, UsageError, fit
 
@@ -139,14 +139,9 @@ def _claims(found: Mapping[str, np.ndarray], before: float) -> list[Claim]:
 
 def _draw(run: Run, measured, before: float, models, params, given, clean) -> None:
     figure, axes = panels(1, 1, width=4.6, height=2.6)
-    names = list(models)
-    axes[0, 0].barh(names, [measured[name].mean() for name in names], color=COLORS[0], alpha=0.6)
-    for row, name in enumerate(names):
-        axes[0, 0].plot(measured[name], [row] * len(measured[name]), "o", ms=3, color=COLORS[1])
     axes[0, 0].axvline(before, color="black", linestyle="--", linewidth=0.8, label="degraded")
+    bars(axes[0, 0], {name: measured[name] for name in models}, "peak signal-to-noise ratio, dB")
     axes[0, 0].set_xlim(before - 1)
-    axes[0, 0].invert_yaxis()
-    label(axes[0, 0], "peak signal-to-noise ratio, dB", "")
     run.save_figure(figure, "restoration", "Digits restored by a U-Net with one more thing each; "
                     "dots are seeds.")  # fmt: skip
     first = jax.tree.map(lambda leaf: leaf[0], params)

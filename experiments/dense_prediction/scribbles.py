@@ -11,7 +11,7 @@ from experiments.classifier_arms import each_seed
 from experiments.dense_prediction.discriminator import Discriminator, at_scales
 from experiments.dense_prediction.far import nets, optimizer_of_each
 from experiments.functional import as_functions
-from experiments.plots import COLORS, label, panels
+from experiments.plots import bars, panels
 from jattn.losses.segmentation import (
     class_weights,
     dice,
@@ -151,13 +151,8 @@ def _claims(found: Mapping[str, np.ndarray]) -> list[Claim]:
 
 def _draw(run: Run, found, models, params, test: Scribbled) -> None:
     figure, axes = panels(1, 1, width=4.4, height=2.4)
-    names = list(models)
-    axes[0, 0].barh(names, [found[name].mean() for name in names], color=COLORS[0], alpha=0.6)
-    for row, name in enumerate(names):
-        axes[0, 0].plot(found[name], [row] * len(found[name]), "o", ms=3, color=COLORS[1])
-    axes[0, 0].invert_yaxis()
+    bars(axes[0, 0], {name: found[name] for name in models}, "Dice of new images")
     axes[0, 0].set_xlim(0, 1)
-    label(axes[0, 0], "Dice of new images", "")
     run.save_figure(figure, "scribbles", "Discs segmented from few labelled pixels, with and "
                     "without gates and a judge of them, and from all; dots are seeds.")  # fmt: skip
     first = jax.tree.map(lambda leaf: leaf[0], params)

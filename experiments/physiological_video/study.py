@@ -9,7 +9,7 @@ import numpy as np
 from experiments.classifier_arms import each_seed, init_of
 from experiments.functional import as_functions, optimizer
 from experiments.physiological_video.network import PulseNetwork
-from experiments.plots import COLORS, label, panels
+from experiments.plots import COLORS, bars, label, panels
 from jattn.losses.signals import negative_pearson
 from jattn.tasks.pulse_video import FASTEST, SLOWEST, PulseVideo, pulse_video
 from jattn.training import Claim, Paper, Run, UsageError, fit
@@ -122,12 +122,7 @@ def _claims(found: Mapping[str, np.ndarray]) -> list[Claim]:
 
 def _draw(run: Run, found, models, params, test: PulseVideo, per_second: float) -> None:
     figure, axes = panels(1, 2, width=3.8)
-    for row, name in enumerate(WITHOUT):
-        axes[0, 0].barh(row, found[name].mean(), color=COLORS[0], alpha=0.6)
-        axes[0, 0].plot(found[name], [row] * len(found[name]), "o", ms=3, color=COLORS[1])
-    axes[0, 0].set_yticks(range(len(WITHOUT)), list(WITHOUT))
-    axes[0, 0].invert_yaxis()
-    label(axes[0, 0], "heart rate off by, a minute", "")
+    bars(axes[0, 0], {name: found[name] for name in WITHOUT}, "heart rate off by, a minute")
     first = jax.tree.map(lambda leaf: leaf[0], params)
     module = models[WHOLE].module(first[WHOLE])
     signal = np.asarray(module(test.frames[:1]))[0, 1:]
